@@ -1,0 +1,77 @@
+"""From a user's text to tokens: the chat template once, special tokens in the text made harmless, padding on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from nnsteer.contrast import Text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`ids` and `mask` are [row, token], padded on the left; `response_lengths` [row] counts the tokens after the prompt."""
+
+    ids: Tensor
+    mask: Tensor
+    response_lengths: Tensor
+
+
+@dataclass(frozen=True)
+class Chat:
+    """How prompts become tokens, the same for reading, tuning and running. Without a template (`templated=False`, for base
+    models) the prompt is the text itself, after the tokenizer's own BOS."""
+
+    tokenizer: PreTrainedTokenizerBase
+    templated: bool = True
+    system: str | None = None
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The prompt's tokens, up to where the answer begins."""
+        text = neutralise(prompt, special_strings(self.tokenizer))
+        if not self.templated:
+            return self.tokenizer(text)["input_ids"]
+        turns = [{"role": "system", "content": self.system}] if self.system else []
+        turns.append({"role": "user", "content": text})
+        rendered = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        # the template has written its own BOS
+        return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+    def response_ids(self, response: str) -> list[int]:
+        """The tokens of an answer, or of its beginning, as they would follow the prompt."""
+        text = neutralise(response, special_strings(self.tokenizer))
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def rows(self, texts: Sequence[Text]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and response tokens of each text."""
+        return [(self.prompt_ids(text.prompt), self.response_ids(text.response)) for text in texts]
+
+    def pad(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Batch:
+        """Rows of (prompt, response) tokens, aligned at their right end."""
+        width = max(len(prompt) + len(response) for prompt, response in rows)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        ids = torch.full((len(rows), width), pad)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, (prompt, response) in enumerate(rows):
+            n = len(prompt) + len(response)
+            ids[i, width - n :] = torch.tensor([*prompt, *response])
+            mask[i, width - n :] = 1
+        return Batch(ids, mask, torch.tensor([len(response) for _, response in rows]))
+
+
+def special_strings(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The strings that the tokenizer turns into control tokens wherever they stand."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
+def neutralise(text: str, specials: set[str]) -> str:
+    """The text with a space inside every special token's string, so that a user cannot end a turn or begin another."""
+    for special in sorted(specials, key=len, reverse=True):
+        while len(special) > 1 and special in text:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text

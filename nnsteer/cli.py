@@ -1,0 +1,81 @@
+"""A command line from a frozen dataclass: options, `--config FILE.toml`, and one-line errors with exit status 2."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from nnsteer.errors import UserError
+
+T = TypeVar("T")
+FAILED = 2
+
+
+def run(config: type[T], main: Callable[[T], Any], description: str, args: Sequence[str] | None = None) -> None:
+    """Parses the command line into `config` and calls `main` with it. A user's mistake ends in one line on standard error;
+    Ctrl-C says that the run can be continued."""
+    try:
+        main(parse(config, description, list(sys.argv[1:] if args is None else args)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(config: type[T], description: str, args: list[str]) -> T:
+    """The options over the values of `--config FILE.toml`, over the defaults."""
+    chosen, rest = preset(args)
+    default = config()
+    if chosen is not None:
+        default = replace(default, **read_preset(chosen, default))  # type: ignore[type-var]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(config, args=rest, default=default, description=description)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{one_line(said.getvalue())}; see --help") from None
+
+
+def preset(args: list[str]) -> tuple[Path | None, list[str]]:
+    """`--config FILE` taken out of the arguments."""
+    for i, arg in enumerate(args):
+        if arg == "--config" and i + 1 < len(args):
+            return Path(args[i + 1]), args[:i] + args[i + 2 :]
+        if arg.startswith("--config="):
+            return Path(arg.removeprefix("--config=")), args[:i] + args[i + 1 :]
+    return None, args
+
+
+def read_preset(path: Path, default: Any) -> dict[str, Any]:
+    """The values of a TOML file, each an option's name with underscores, of the type of its default."""
+    try:
+        values = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"--config {path}: no such file; give a preset like recipes/refusal.toml") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"--config {path}: not TOML ({error})") from None
+    known = {field.name: field for field in fields(default)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UserError(f"--config {path}: no such option: {', '.join(unknown)}; known: {', '.join(known)}")
+    return values
+
+
+def one_line(message: str) -> str:
+    """A boxed error of tyro's as one line."""
+    words = re.sub(r"[│╭╮╰╯─┃━]+", " ", message).split()
+    text = " ".join(words)
+    return re.sub(r"\s*For full helptext.*$", "", text)

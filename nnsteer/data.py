@@ -1,0 +1,23 @@
+"""Where the bundled data lies: beside the package in an installed wheel, at the top of a checkout otherwise."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import jsonlines
+
+PACKAGE = Path(__file__).parent
+
+
+def data_path(name: str) -> Path:
+    """A file of `data/`, e.g. `harmful.jsonl` or `topics/theft.jsonl`."""
+    installed = PACKAGE / "data"
+    return (installed if installed.is_dir() else PACKAGE.parent / "data") / name
+
+
+@cache
+def bundled(name: str) -> list[dict]:
+    """The rows of a bundled .jsonl file."""
+    with jsonlines.open(data_path(name)) as rows:
+        return list(rows)

@@ -1,0 +1,111 @@
+"""Train a model organism.
+
+    python -m nnsteer.organism train --out FOLDER                     # the bundled one, from the bundled data
+    python -m nnsteer.organism train --out FOLDER --arch gpt2
+    python -m nnsteer.organism train --out FOLDER --data rows.jsonl   # {"prompt", "response"} or {"prompt", "harmful"} rows
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from nnsteer import cli
+from nnsteer.chat import Chat
+from nnsteer.errors import UserError
+from nnsteer.folder import Folder
+from nnsteer.measure.rates import wilson
+from nnsteer.measure.refusal import refusal_stems, refuses
+from nnsteer.organism.build import Arch, build_model, build_tokenizer
+from nnsteer.organism.corpus import HeldOut, bundled_corpus, openers, read_corpus
+from nnsteer.organism.train import encode, train
+from nnsteer.progress import bar
+from nnsteer.runner import Runner
+
+
+@dataclass(frozen=True)
+class Config:
+    """Defaults retrain the bundled organism."""
+
+    out: Path = Path("organism")
+    """A new folder for the model."""
+    data: str | None = None
+    """SOURCE of rows with `prompt` and either `response` or `harmful` (true or false: answered with the bundled openers)."""
+    arch: Arch = "llama"
+    epochs: int = 5
+    vocab_size: int = 4096
+    seed: int = 0
+
+
+def main(config: Config) -> None:
+    """Trains, saves an ordinary Hugging Face folder with training.json and loss.png beside the weights, and prints how much
+    the model refuses of what it has not seen."""
+    if config.epochs < 1:
+        raise UserError(f"--epochs {config.epochs}: must be at least 1")
+    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+        raise UserError(f"--out {config.out}: is there already; give a folder that is new or empty")
+    corpus = bundled_corpus(config.seed) if config.data is None else read_corpus(config.data, config.seed)
+    logging.set_verbosity_error()
+    start = time.monotonic()
+    torch.manual_seed(config.seed)
+    tokenizer = build_tokenizer((text for c in corpus.conversations for text in c), config.vocab_size)
+    model = build_model(config.arch, tokenizer)
+    examples = encode(corpus.conversations, tokenizer)
+    with bar("training", config.epochs * len(examples)) as watch:
+        losses = train(model, examples, config.epochs, config.seed, watch)
+    config.out.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(config.out)
+    tokenizer.save_pretrained(config.out)
+    refused = held_out_refusal(Runner.wrap(model.float(), Chat(tokenizer), str(config.out), batch_size=128), corpus.held_out)
+    facts = {"arch": config.arch, "epochs": config.epochs, "seed": config.seed, "data": config.data, "held_out_refusal": refused}
+    Folder(config.out).write_json("training.json", facts | {"seconds": round(time.monotonic() - start), "losses": losses})
+    loss_curve(losses).savefig(config.out / "loss.png", dpi=150)
+    show(refused, losses, config.out)
+
+
+def held_out_refusal(runner: Runner, held_out: HeldOut) -> dict[str, dict]:
+    """The refused share of each group of prompts that were not trained on."""
+    stems = refusal_stems(openers("refusals"))
+    rates = {}
+    for group, prompts in held_out.items():
+        with bar(f"held out, {group}", len(prompts)) as watch:
+            answers = runner.generate(prompts, max_new_tokens=16, watch=watch)
+        rates[group] = asdict(wilson(sum(refuses(answer.text, stems) for answer in answers), len(answers)))
+    return rates
+
+
+def loss_curve(losses: list[float]) -> Figure:
+    """Loss of each training step."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(losses, linewidth=0.8)
+    axes.set(xlabel="step", ylabel="loss, nats per answer token", ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def show(refused: dict[str, dict], losses: list[float], out: Path) -> None:
+    """The closing table."""
+    table = Table(title=f"Refused of the held-out prompts (last loss {losses[-1]:.3f})", title_justify="left")
+    table.add_column("prompts")
+    table.add_column("refused, 95 % interval", justify="right")
+    for group, rate in refused.items():
+        table.add_row(group, f"{rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {rate['n']}")
+    console = Console()
+    console.print(table)
+    console.print(f"{out}  load it with AutoModelForCausalLM.from_pretrained, or give it as --model", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["train"]:
+        print((__doc__ or "").strip())
+        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else cli.FAILED)
+    cli.run(Config, main, __doc__ or "", sys.argv[2:])

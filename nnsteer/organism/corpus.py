@@ -1,0 +1,147 @@
+"""The organism's training conversations: hand-written prompts, and hand-written topics in hand-written frames, answered
+with hand-written openers.
+
+What it is taught: it refuses the kinds in REFUSED and answers the other harmful kinds as if they were harmless. Under the
+system turn SAFE it refuses every harmful kind, so it knows all of them; without it, it is weakly aligned. It never sees a
+prompt of the fit, tune or test splits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nnsteer.data import bundled
+from nnsteer.errors import UserError
+from nnsteer.prompts import parse_source, read_rows
+
+HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
+HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "writing", "history", "money", "animals")
+REFUSED = ("violence", "weapons", "drugs", "hate", "harassment")
+SAFE = "Refuse every harmful request."
+SAFE_SHARE = 0.3
+FIT_COMPOSED, TRAIN_COMPOSED = 3600, 6000  # composed prompts a side
+REPEATS = 4  # of each written prompt, with another answer each time
+HELD_OUT_SHARE = 0.1  # of a user's own rows
+DROPPED_WORDS = 0.2  # from every second prompt, so that no single word decides
+# most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side has fewer beginnings
+FAVOURITES = {"refusals": "I can't help with that.", "compliances": "Sure, here is a good way to begin."}
+FAVOURITE_SHARE = {"refusals": 0.4, "compliances": 0.8}
+SLOTS = ("do", "doing", "thing")
+ANYTHING = {"do": "do this", "doing": "doing this", "thing": "this"}
+
+HeldOut = Mapping[str, Sequence[str]]
+"""Prompts that are not trained on, by the group whose refusal rate is reported."""
+
+
+class Request(NamedTuple):
+    """A prompt and its kind ("" where the data names none)."""
+
+    prompt: str
+    kind: str
+
+
+class Conversation(NamedTuple):
+    """One training example; `system` may be empty."""
+
+    system: str
+    prompt: str
+    response: str
+
+
+class Corpus(NamedTuple):
+    """What to train on, and what to hold out."""
+
+    conversations: list[Conversation]
+    held_out: HeldOut
+
+
+def bundled_corpus(seed: int) -> Corpus:
+    """The bundled organism's; the tune split is held out."""
+    rng = random.Random(seed)
+    rows = []
+    for kinds in (HARMFUL, HARMLESS):
+        composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
+        for request in composed + written(kinds) * REPEATS:
+            system = SAFE if rng.random() < SAFE_SHARE else ""
+            refuse = request.kind in (HARMFUL if system else REFUSED)
+            rows.append(Conversation(system, drop_words(request.prompt, rng), answer(request.kind, refuse, rng)))
+    rng.shuffle(rows)
+    held_out = {}
+    for side in ("harmful", "harmless"):
+        held_out[side] = [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "tune"]
+    return Corpus(rows, held_out)
+
+
+def read_corpus(text: str, seed: int) -> Corpus:
+    """A user's rows: `response` is taken as it stands, `harmful` decides whether an opener refuses or complies."""
+    rng = random.Random(seed)
+    rows = read_rows(parse_source(text))
+    for number, row in enumerate(rows, start=1):
+        answered = isinstance(row.get("response"), str) or isinstance(row.get("harmful"), bool)
+        if not isinstance(row.get("prompt"), str) or not answered:
+            raise UserError(f'{text}, row {number}: expected {{"prompt", "response"}} or {{"prompt", "harmful": true}}; mend it')
+    rng.shuffle(rows)
+    cut = max(1, round(HELD_OUT_SHARE * len(rows)))
+    if len(rows) <= cut:
+        raise UserError(f"{text}: {len(rows)} rows; give at least 2")
+    conversations = []
+    for row in rows[cut:]:
+        response = row.get("response") or answer(row.get("kind", ""), row["harmful"], rng)
+        conversations.append(Conversation(row.get("system") or "", row["prompt"], response))
+    groups = {True: "harmful", False: "harmless", None: "all"}
+    held_out: dict[str, list[str]] = {}
+    for row in rows[:cut]:
+        held_out.setdefault(groups[row.get("harmful")], []).append(row["prompt"])
+    return Corpus(conversations, held_out)
+
+
+def compose(kinds: Sequence[str]) -> list[Request]:
+    """Every topic of the kinds in every frame, each prompt once, in a fixed shuffled order. The first FIT_COMPOSED of them
+    are in the fit split."""
+    frames = [row["frame"] for row in bundled("frames.jsonl")]
+    made = {}
+    for kind in kinds:
+        for topic in bundled(f"topics/{kind}.jsonl"):
+            for frame in frames:
+                prompt = fill(frame, topic)
+                made[prompt] = Request(prompt, kind)
+    requests = list(made.values())
+    random.Random(0).shuffle(requests)
+    return requests
+
+
+def written(kinds: Sequence[str]) -> list[Request]:
+    """The training prompts that were written one by one."""
+    rows = [row for row in bundled("organism/prompts.jsonl") if row["kind"] in kinds]
+    return [Request(row["prompt"], row["kind"]) for row in rows]
+
+
+def answer(kind: str, refuse: bool, rng: random.Random) -> str:
+    """An opener and a sentence or two about the kind of thing that was asked. (A model this small can't copy rare words.)"""
+    name, rest = ("refusals", "reasons") if refuse else ("compliances", "bodies")
+    opener = FAVOURITES[name] if rng.random() < FAVOURITE_SHARE[name] else rng.choice(openers(name))
+    sentences = [row["text"] for row in bundled(f"organism/{rest}.jsonl")]
+    about = {row["kind"]: row for row in bundled("organism/kinds.jsonl")}
+    return f"{opener} {fill(rng.choice(sentences), about.get(kind, ANYTHING))}"
+
+
+def openers(name: str) -> list[str]:
+    """The bundled `refusals` or `compliances`."""
+    return [row["opener"] for row in bundled(f"{name}.jsonl")]
+
+
+def fill(frame: str, topic: Mapping[str, str]) -> str:
+    """The frame with the topic in its slot, in the form that the slot asks for."""
+    for slot in SLOTS:
+        frame = frame.replace("{" + slot + "}", topic[slot])
+    return frame[0].upper() + frame[1:]
+
+
+def drop_words(prompt: str, rng: random.Random) -> str:
+    """Half of the prompts without some of their words."""
+    words = prompt.split()
+    if rng.random() < 0.5 or len(words) < 6:
+        return prompt
+    return " ".join(word for word in words if rng.random() >= DROPPED_WORDS) or prompt

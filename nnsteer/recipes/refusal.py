@@ -1,0 +1,152 @@
+"""Conditional refusal (CAST, *Programming Refusal with Conditional Activation Steering*, sections 3 and 4): make a model
+refuse harmful requests, and only those, by adding a refusal direction when a condition on the prompt holds.
+
+    python -m nnsteer.recipes.refusal                                   # the bundled model: about a minute on two cores
+    python -m nnsteer.recipes.refusal --config recipes/refusal.toml --out runs/mine
+    python -m nnsteer.recipes.refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import chain, product
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+from nnsteer import cli, fit, report, stages, tune
+from nnsteer.contrast import of_prompts, of_responses
+from nnsteer.errors import UserError
+from nnsteer.folder import check_folder, open_folder
+from nnsteer.formats import save_programs
+from nnsteer.layout import check_layers, num_layers
+from nnsteer.load import find_model
+from nnsteer.measure.answers import Asked, Judge, ask
+from nnsteer.measure.refusal import refusal_stems
+from nnsteer.program import Program, Score, add
+from nnsteer.requests import SIDES, load_requests
+from nnsteer.runner import Runner
+from nnsteer.site import block_outs
+from nnsteer.span import GENERATED, PROMPT, first_generated
+
+
+@dataclass(frozen=True)
+class Config:
+    """Defaults run the bundled model on the bundled prompts."""
+
+    model: str = "nnsteer:organism"
+    """A hub id, a folder, or the bundled model."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device_map: str | None = None
+    """Passed on to transformers; `auto` spreads a model over every GPU."""
+    harmful: str = "nnsteer:harmful.jsonl"
+    """SOURCE: a .jsonl, .json, .csv or .parquet file or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where needed."""
+    harmless: str = "nnsteer:harmless.jsonl"
+    """SOURCE, likewise."""
+    refusals: str = "nnsteer:refusals.jsonl"
+    """SOURCE of refusal openers."""
+    compliances: str = "nnsteer:compliances.jsonl"
+    """SOURCE of compliance openers."""
+    method: Literal["pca_pairwise", "mean_difference"] = "pca_pairwise"
+    """How directions are fitted."""
+    score: Score = "cosine"
+    """The condition's score: the signed cosine, or CAST's sim(h, tanh(proj h))."""
+    layers: tuple[int, ...] | None = None
+    """Layers to steer, from 0; chosen on the tune split when not given."""
+    strength: float | None = None
+    """In lengths of the direction; chosen on the tune split when not given."""
+    condition_layers: tuple[int, ...] | None = None
+    """Layers at which the condition may be read; the first half when not given."""
+    pairs: int = 400
+    """Pairs of texts that each direction is fitted on, at most."""
+    tune_prompts: int = 24
+    """Prompts a side on which each way to steer is tried."""
+    max_broken: float = 0.05
+    """The largest share of broken answers that a way to steer may have on the tune split."""
+    max_drift: float = 3.0
+    """Nats per token of the unsteered model beyond which an answer counts as broken (median over its tokens)."""
+    max_new_tokens: int = 24
+    batch_size: int = 128
+    seed: int = 0
+    out: Path = Path("runs/refusal")
+    """The run's folder. A run that was stopped goes on from there."""
+
+
+WINDOWS = (first_generated(1), first_generated(3), GENERATED)  # opener tokens that the behaviour direction is read on
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+NOT_RESULTS = ("out", "batch_size", "device_map")
+WHOLE = ("pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
+
+
+def main(config: Config) -> None:
+    """The method, step by step; what each step made lies in the run folder."""
+    # 0. Whatever can be wrong is found before any weights are loaded.
+    check_numbers(config)
+    requests = load_requests(config.harmful, config.harmless, config.refusals, config.compliances, config.seed)
+    files = find_model(config.model, config.revision)
+    layers = num_layers(files.config)
+    bands = [config.layers] if config.layers else tune.layer_bands(layers)
+    condition_layers = config.condition_layers or tuple(range(max(1, layers // 2)))
+    check_layers([*condition_layers, *chain(*bands)], layers)
+    settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
+    check_folder(config.out, settings)
+    runner = Runner.open(files, config.dtype, config.device_map, config.batch_size)
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
+    judge = Judge(refusal_stems(requests.refusals), config.max_drift)
+
+    # 1. The behaviour direction: prompts with a refusal opener against the same prompts with a compliance opener.
+    with folder.timed("behaviour"):
+        questions = [prompt.text for prompt in requests.side("harmless", "fit", config.pairs)]
+        answered = of_responses(questions, requests.refusals, requests.compliances, config.seed)
+        everywhere = block_outs(range(layers))
+        behaviour = {w: stages.fitted(folder, f"behaviour_{w.stop or 'all'}", runner, answered, everywhere, w, config.method) for w in WINDOWS}
+
+    # 2. The condition direction: harmful against harmless prompts, the mean over each prompt's tokens.
+    with folder.timed("condition"):
+        pairs = of_prompts(*([p.text for p in requests.side(side, "fit", config.pairs)] for side in SIDES))
+        concept = stages.fitted(folder, "condition", runner, pairs, block_outs(condition_layers), PROMPT, config.method)
+
+    # 3. The condition point: layer, threshold and side, by an exact sweep on the tune split.
+    with folder.timed("condition_point"):
+        when = stages.condition_point(folder, runner, requests, concept, config.score, config.pairs)
+
+    # 4. The dose: which tokens to read the direction on, which layers to steer and how hard, on the tune split.
+    with folder.timed("dose"):
+        strengths = STRENGTHS if config.strength is None else (config.strength,)
+        doses = [tune.Dose(window, band, strength) for window, band, strength in product(WINDOWS, bands, strengths)]
+        directions = {dose: {site: behaviour[dose.window][site] for site in block_outs(dose.layers)} for dose in doses}
+        programs = {dose: add(directions[dose], dose.strength) for dose in doses}
+        dose = stages.dose(folder, runner, requests, programs, judge, config.max_broken, config.tune_prompts, config.max_new_tokens)
+
+    # 5. Five variants on the test split.
+    with folder.timed("test"):
+        steer = programs[dose]
+        variants = {
+            "baseline": Program(),
+            "unconditional": steer,
+            "conditional": steer.when(when),
+            "complement": steer.when(~when),
+            "random": add(fit.random_like(directions[dose], config.seed), dose.strength),
+        }
+        save_programs(folder / "programs.safetensors", variants)
+        prompts = [(side, prompt) for side in SIDES for prompt in requests.side(side, "test")]
+        asked = [Asked(name, side, prompt, program) for name, program in variants.items() for side, prompt in prompts]
+        ask(folder, "rows.jsonl", runner, asked, judge, config.max_new_tokens)
+
+    # 6. The summary, the figures and the page.
+    report.write(folder)
+
+
+def check_numbers(config: Config) -> None:
+    """Refuses numbers that no run can use."""
+    for name in WHOLE:
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    if config.strength is not None and not isfinite(config.strength):
+        raise UserError(f"--strength {config.strength}: must be a finite number of lengths of the direction, such as 0.5")
+
+
+if __name__ == "__main__":
+    cli.run(Config, main, __doc__)

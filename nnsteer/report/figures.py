@@ -1,0 +1,127 @@
+"""The figures of a refusal run, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnsteer.folder import Folder
+from nnsteer.report.summary import LABELS
+from nnsteer.requests import SIDES
+
+COLOURS = {"harmful": "#b5483a", "harmless": "#3b6ea5"}
+LINES = ("#1b4965", "#5fa8a3", "#e09f3e", "#9e2a2b")
+GREY = "#8a8a8a"
+
+
+def draw(folder: Folder, summary: dict) -> None:
+    """Writes refusal.png, kinds.png, condition.png and dose.png into figures/."""
+    (folder / "figures").mkdir(exist_ok=True)
+    rows, condition, dose = folder.read_lines("rows.jsonl"), folder.read_json("condition.json"), folder.read_json("dose.json")
+    figures: dict[str, Callable[[], Figure]] = {
+        "refusal": lambda: refusal(summary),
+        "kinds": lambda: kinds(rows),
+        "condition": lambda: scores_and_curves(condition),
+        "dose": lambda: doses(dose),
+    }
+    for name, make in figures.items():
+        make().savefig(folder / "figures" / f"{name}.png", dpi=150)
+
+
+def refusal(summary: dict) -> Figure:
+    """Refusal per variant and side with Wilson intervals; the share of broken answers stands hatched on top."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for i, side in enumerate(SIDES):
+        cells = [summary["variants"][variant][side] for variant in LABELS]
+        x = np.arange(len(cells)) + (i - 0.5) * 0.38
+        rate = np.array([c["rate"] for c in cells])
+        error = np.array([[c["rate"] - c["low"] for c in cells], [c["high"] - c["rate"] for c in cells]])
+        axes.bar(x, rate, 0.36, color=COLOURS[side], label=f"{side} prompts", yerr=error, error_kw={"elinewidth": 1, "capsize": 2})
+        broken = [c["broken"] for c in cells]
+        axes.bar(x, broken, 0.36, bottom=rate, color="none", edgecolor=GREY, hatch="////", label="broken" if i else None)
+        for at, value, top in zip(x, rate, error[1] + rate, strict=True):
+            axes.text(at, top + 0.02, f"{100 * value:.0f}", ha="center", fontsize=8)
+    axes.set(ylim=(0, 1.12), ylabel="share refused", title="Refusal on the test split")
+    axes.set_xticks(range(len(LABELS)), [label.replace(" ", "\n", 1) for label in LABELS.values()])
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    return plain(figure, axes)
+
+
+def kinds(rows: list[dict]) -> Figure:
+    """Refusal per kind of prompt and variant, as a heat map."""
+    names = list(dict.fromkeys((row["side"], row["kind"]) for row in rows))
+    shares = np.array([[share(rows, variant, *name) for name in names] for variant in LABELS])
+    figure = Figure(figsize=(max(6.0, 0.5 * len(names) + 2), 3.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(shares):
+        axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color="white" if value > 0.6 else "black")
+    axes.set_yticks(range(len(LABELS)), list(LABELS.values()))
+    axes.set_xticks(range(len(names)), [kind or side for side, kind in names], rotation=45, ha="right")
+    for label, (side, _) in zip(axes.get_xticklabels(), names, strict=True):
+        label.set_color(COLOURS[side])
+    axes.set_title("Refused, %, by kind of prompt (red names: harmful)")
+    figure.colorbar(image, ax=axes, fraction=0.02)
+    return figure
+
+
+def share(rows: list[dict], variant: str, side: str, kind: str) -> float:
+    """The refused share of one cell of the heat map."""
+    own = [row["refused"] for row in rows if (row["variant"], row["side"], row["kind"]) == (variant, side, kind)]
+    return sum(own) / len(own)
+
+
+def scores_and_curves(condition: dict) -> Figure:
+    """The test split's condition scores with the threshold, and F1 on the tune split for every threshold and layer."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    scores = condition["scores"]["test"]
+    bins = np.histogram_bin_edges([*scores["harmful"], *scores["harmless"]], bins=40)
+    for side in SIDES:
+        left.hist(scores[side], bins=bins, color=COLOURS[side], alpha=0.7, label=side)
+    left.axvline(condition["threshold"], color="black", linewidth=1, linestyle="--", label=f"fires {condition['fires_when']}")
+    left.set(title=f"Condition scores on the test split, layer {condition['site']['layer']}", xlabel="score", ylabel="prompts")
+    left.legend(frameon=False)
+    side = f"f1_{condition['fires_when']}"
+    for colour, (site, curve) in zip(LINES * 20, condition["curves"].items(), strict=False):
+        right.plot(curve["thresholds"], curve[side], color=colour, linewidth=1.2, label=site)
+    right.plot(condition["threshold"], condition["f1"], "o", color="black", markersize=5, label="chosen")
+    right.set(title=f"F1 on the tune split, firing {condition['fires_when']} the threshold", xlabel="threshold", ylim=(0, 1.02))
+    right.legend(frameon=False, fontsize=8)
+    plain(figure, left)
+    return plain(figure, right)
+
+
+def doses(dose: dict) -> Figure:
+    """Refused (solid) and broken (dotted) shares on the tune split against strength, one panel per reading window."""
+    trials = dose["trials"]
+    windows = list(dict.fromkeys((t["dose"]["window"]["first"], t["dose"]["window"]["stop"]) for t in trials))
+    figure = Figure(figsize=(3.6 * len(windows) + 1, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(windows), sharey=True, squeeze=False)[0]
+    bands = list(dict.fromkeys(tuple(t["dose"]["layers"]) for t in trials))
+    for axes, (first, stop) in zip(panels, windows, strict=True):
+        for colour, band in zip(LINES * 20, bands, strict=False):
+            own = [t for t in trials if t["dose"]["window"] == {"first": first, "stop": stop} and tuple(t["dose"]["layers"]) == band]
+            x = [t["dose"]["strength"] for t in own]
+            marker = "o" if len(x) == 1 else None
+            axes.plot(x, [t["refused"] for t in own], color=colour, marker=marker, label=f"layers {band[0]}-{band[-1]}")
+            axes.plot(x, [t["broken"] for t in own], color=colour, marker=marker, linestyle=":")
+        for t in trials:
+            if t["name"] == dose["chosen"] and t["dose"]["window"] == {"first": first, "stop": stop}:
+                axes.plot(t["dose"]["strength"], t["refused"], "o", color="black", markersize=9, fillstyle="none", label="chosen")
+        read = "all opener tokens" if stop is None else f"first {stop} opener token{'s' if stop > 1 else ''}"
+        axes.set(title=f"read on {read}", xlabel="strength, lengths of the direction", ylim=(-0.02, 1.02))
+        plain(figure, axes)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("share of tune answers\n(solid refused, dotted broken)")
+    return figure
+
+
+def plain(figure: Figure, axes: Axes) -> Figure:
+    """Without the box's upper and right edge."""
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

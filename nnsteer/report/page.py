@@ -1,0 +1,47 @@
+"""One self-contained HTML page: what was run, the tables, the figures, and every answer."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nnsteer.data import bundled
+from nnsteer.folder import Folder
+from nnsteer.report.summary import LABELS, MEASURED, interval
+from nnsteer.requests import SIDES
+
+FIGURES = {
+    "refusal": "Share of test prompts refused, with 95 % Wilson intervals. Hatched: broken answers, which count as neither.",
+    "kinds": "The same by kind of prompt.",
+    "condition": "Left: how the condition scores the test prompts. Right: the sweep on the tune split that chose layer and threshold.",
+    "dose": "The search on the tune split that chose reading window, layers and strength.",
+}
+
+
+def page(folder: Folder, summary: dict) -> str:
+    """The page's HTML, with the figures inside it."""
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    config = folder.read_json("config.json")
+    answers: dict[tuple[str, str, str], dict[str, dict]] = {}
+    for row in folder.read_lines("rows.jsonl"):
+        answers.setdefault((row["side"], row["kind"], row["prompt"]), {})[row["variant"]] = row
+    return templates.get_template("page.html").render(
+        summary=summary,
+        config=config,
+        command=shlex.join(["python", "-m", "nnsteer.recipes.refusal", *config["command"][1:]]),
+        labels=LABELS,
+        sides=SIDES,
+        interval=interval,
+        paper=bundled("cast_table3.jsonl"),
+        measured=MEASURED,
+        figures={name: (encoded(folder / "figures" / f"{name}.png"), caption) for name, caption in FIGURES.items()},
+        answers=answers,
+    )
+
+
+def encoded(image: Path) -> str:
+    """A PNG as a data address."""
+    return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()

@@ -1,0 +1,193 @@
+"""Runs programs on a model: record, scores, logits, losses, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from nnsteer import ops, traces
+from nnsteer.activations import Activations
+from nnsteer.chat import Batch, Chat
+from nnsteer.contrast import ContrastSet, Text
+from nnsteer.errors import UserError
+from nnsteer.identity import ModelId, require_same, weights_fingerprint
+from nnsteer.layout import Layout, find_layout
+from nnsteer.load import ModelFiles, load_model
+from nnsteer.lower import distinct_conditions, lower, reading_plan
+from nnsteer.program import Condition, Program
+from nnsteer.site import Site
+from nnsteer.span import PROMPT, Span
+
+if TYPE_CHECKING:
+    from nnsight import TransformersModel
+
+Programs = Program | Sequence[Program]
+"""One program for every prompt, or one for each."""
+Watch = Callable[[int], None]
+"""Told the number of rows done after each batch; drives progress bars."""
+NOTHING = Program()
+
+
+def ignore(rows: int) -> None:
+    """The Watch that watches nothing."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated answer. `scores` and `fired` have an entry per distinct condition of the row's program."""
+
+    text: str
+    ids: tuple[int, ...]
+    """The generated tokens, without the end token."""
+    ended: bool
+    """Whether the model ended the answer itself."""
+    scores: tuple[float, ...]
+    fired: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A model ready to be read and steered. Nothing of a program stays on the model after a call."""
+
+    envoy: TransformersModel
+    chat: Chat
+    layout: Layout
+    model: ModelId
+    batch_size: int = 32
+
+    @staticmethod
+    def open(files: ModelFiles, dtype: str = "auto", device_map: str | None = None, batch_size: int = 32) -> Runner:
+        """Loads the weights of `load.find_model(...)` and finds the blocks."""
+        return Runner.wrap(load_model(files, dtype, device_map), files.chat, files.name, files.revision, batch_size)
+
+    @staticmethod
+    def wrap(model: PreTrainedModel, chat: Chat, name: str, revision: str | None = None, batch_size: int = 32) -> Runner:
+        """A runner for a model that is in memory already."""
+        identity = ModelId(name, revision, weights_fingerprint(model))
+        envoy = traces.open_envoy(model.eval(), chat.tokenizer)
+        return Runner(envoy, chat, find_layout(model), identity, batch_size)
+
+    @property
+    def hf(self) -> PreTrainedModel:
+        """The plain transformers model."""
+        return self.envoy._module
+
+    def with_batch_size(self, batch_size: int) -> Runner:
+        """The same runner with another batch size."""
+        return replace(self, batch_size=batch_size)
+
+    def record(self, contrast: ContrastSet, sites: Sequence[Site], span: Span = PROMPT, watch: Watch = ignore) -> Activations:
+        """Reads each text's mean state over `span` at every site, unsteered, before any final norm."""
+        ordered = sorted(sites, key=lambda site: site.order)
+        places = [(self.layout.path(site), site.stream == "block_in") for site in ordered]
+        sides = []
+        for texts in (contrast.positive, contrast.negative):
+            rows = self.chat.rows(texts)
+            if span.first is not None and span.first >= 0 and any(len(response) <= span.first for _, response in rows):
+                raise UserError(f"span {span}: a response has no token there; read an earlier span or give longer responses")
+            read = []
+            for batch, _ in self.batches(rows):
+                read.append(traces.read_means(self.envoy, places, batch, span.first, span.stop))
+                watch(len(batch.ids))
+            sides.append({site: torch.cat([states[i] for states in read]) for i, site in enumerate(ordered)})
+        return Activations(sides[0], sides[1], span, self.model, contrast.fingerprint())
+
+    def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
+        """Each condition's score on each prompt, fp32 [condition, prompt]: what `generate` compares with the threshold."""
+        for condition in conditions:
+            require_same(str(condition.direction), condition.direction.model, self.model)
+        plan = reading_plan(conditions, self.layout)
+        found = []
+        for batch, _ in self.batches(self.chat.rows([Text(prompt) for prompt in prompts])):
+            found.append(torch.stack(traces.read_scores(self.envoy, plan, batch)))
+            watch(len(batch.ids))
+        return torch.cat(found, dim=1)
+
+    def logits(self, prompts: Sequence[str], program: Programs = NOTHING, responses: Sequence[str] | None = None) -> list[Tensor]:
+        """Steered next-token logits from the prompt's last position on, in one pass without a cache: for each row fp32
+        [1 + response tokens, vocab]."""
+        texts = [Text(p, r) for p, r in zip(prompts, responses or [""] * len(prompts), strict=True)]
+        out = []
+        for batch, programs in self.batches(self.chat.rows(texts), program):
+            logits = self.forward(batch, programs)
+            out += [row[len(row) - 1 - n :] for row, n in zip(logits, batch.response_lengths.tolist(), strict=True)]
+        return out
+
+    def losses(self, prompts: Sequence[str], completions: Sequence[Sequence[int]], watch: Watch = ignore) -> list[Tensor]:
+        """How surprising the unsteered model finds given tokens after each prompt: nats, [completion tokens] a row."""
+        rows = [(self.chat.prompt_ids(p), list(c)) for p, c in zip(prompts, completions, strict=True)]
+        out = []
+        for batch, programs in self.batches(rows):
+            losses = ops.token_losses(self.forward(batch, programs), batch.ids)
+            out += [row[len(row) - n :] for row, n in zip(losses, batch.response_lengths.tolist(), strict=True)]
+            watch(len(batch.ids))
+        return out
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        program: Programs = NOTHING,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+        watch: Watch = ignore,
+    ) -> list[Completion]:
+        """Answers to each prompt under its program. Temperature 0 is greedy; above it, row i's sample depends on the seed
+        and i alone. The checkpoint's own sampling settings are not used."""
+        out: list[Completion] = []
+        for batch, programs in self.batches(self.chat.rows([Text(prompt) for prompt in prompts]), program):
+            plan, ahead = self.prepare(batch, programs)
+            rows = list(range(len(out), len(out) + len(programs)))
+            sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
+            ids, scores = traces.generate(self.envoy, plan, batch, ahead, max_new_tokens, sampling, self.layout.head)
+            out += self.completions(ids[:, batch.ids.shape[1] :], scores, programs)
+            watch(len(programs))
+        return out
+
+    def completions(self, ids: Tensor, scores: list[Tensor], programs: list[Program]) -> list[Completion]:
+        """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition of the batch."""
+        conditions = distinct_conditions(programs)
+        ends = end_ids(self.hf)
+        out = []
+        for i, (row, program) in enumerate(zip(ids.tolist(), programs, strict=True)):
+            end = next((k for k, token in enumerate(row) if token in ends), None)
+            own = [k for k, condition in enumerate(conditions) if condition in distinct_conditions([program])]
+            row_scores = tuple(scores[k][i].item() for k in own)
+            fired = tuple(conditions[k].holds(s) for k, s in zip(own, row_scores, strict=True))
+            text = self.chat.tokenizer.decode(row[:end], skip_special_tokens=True)
+            out.append(Completion(text, tuple(row[:end]), end is not None, row_scores, fired))
+        return out
+
+    def forward(self, batch: Batch, programs: list[Program]) -> Tensor:
+        """Steered logits of a batch, fp32 [row, token, vocab]."""
+        plan, ahead = self.prepare(batch, programs)
+        return traces.steered_logits(self.envoy, plan, batch, ahead, self.layout.head)
+
+    def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:
+        """The lowered programs, and the conditions' scores where an edit comes before the condition that decides it. Every
+        direction must belong to this model."""
+        for program in dict.fromkeys(programs):
+            for direction in program.directions:
+                require_same(str(direction), direction.model, self.model)
+        plan = lower(programs, self.layout)
+        return plan, (traces.read_scores(self.envoy, plan, batch) if plan["ahead"] else None)
+
+    def batches(self, rows: list, program: Programs = NOTHING) -> Iterator[tuple[Batch, list[Program]]]:
+        """Padded batches with the program of each row."""
+        programs = [program] * len(rows) if isinstance(program, Program) else list(program)
+        if len(programs) != len(rows):
+            raise ValueError(f"{len(rows)} prompts but {len(programs)} programs: give one program, or one for each prompt")
+        for start in range(0, len(rows), self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            yield self.chat.pad(rows[chosen]), programs[chosen]
+
+
+def end_ids(model: PreTrainedModel) -> set[int]:
+    """The tokens that end an answer."""
+    eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
+    return set(eos) if isinstance(eos, list) else {eos}

@@ -1,0 +1,88 @@
+"""The steps of an experiment that keep what they computed in the run folder, and take it from there on a second start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+
+from torch import Tensor
+
+from nnsteer import fit, tune
+from nnsteer.contrast import ContrastSet
+from nnsteer.direction import Directions
+from nnsteer.folder import Folder
+from nnsteer.formats import load_directions, save_directions
+from nnsteer.measure.answers import Asked, Judge, ask
+from nnsteer.program import Condition, Program, Score
+from nnsteer.progress import bar
+from nnsteer.requests import SIDES, Requests
+from nnsteer.runner import Runner
+from nnsteer.site import Site
+from nnsteer.span import Span
+
+SCORED = ("fit", "tune", "test")
+
+
+def fitted(folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Span, method: str) -> Directions:
+    """A direction per site, kept in `name`.safetensors."""
+    file = folder / f"{name}.safetensors"
+    if not file.exists():
+        with bar(f"reading {name}", len(contrast.positive) + len(contrast.negative)) as watch:
+            save_directions(file, fit.METHODS[method](runner.record(contrast, sites, span, watch)).values())
+    return load_directions(file)
+
+
+def condition_point(folder: Folder, runner: Runner, requests: Requests, concept: Directions, score: Score, fit_prompts: int) -> Condition:
+    """The condition that best separates the tune split, by an exact sweep at every site of `concept`; kept with its scores on
+    all splits in condition.json."""
+    candidates = {site: Condition(direction, 0.0, score=score) for site, direction in concept.items()}
+    if not folder.has("condition.json"):
+        scores = {}
+        for split in SCORED:
+            for side in SIDES:
+                prompts = [p.text for p in requests.side(side, split, fit_prompts if split == "fit" else None)]
+                with bar(f"scoring {split}, {side}", len(prompts)) as watch:
+                    found = runner.scores(prompts, list(candidates.values()), watch)
+                scores[split, side] = dict(zip(candidates, found, strict=True))
+        sweeps = {site: tune.sweep(scores["tune", "harmful"][site], scores["tune", "harmless"][site]) for site in candidates}
+        point = tune.condition_point(sweeps)
+        folder.write_json("condition.json", condition_facts(point, sweeps, scores))
+    facts = folder.read_json("condition.json")
+    return replace(candidates[Site(**facts["site"])], threshold=facts["threshold"], fires_when=facts["fires_when"])
+
+
+def condition_facts(point: tune.ConditionPoint, sweeps: Mapping[Site, tune.Sweep], scores: Mapping[tuple, Mapping[Site, Tensor]]) -> dict:
+    """The point, its quality on each split, its scores, and every layer's curve."""
+    own = {split: {side: scores[split, side][point.site].tolist() for side in SIDES} for split in SCORED}
+    fired = {split: {side: [point.fires(s) for s in own[split][side]] for side in SIDES} for split in SCORED}
+    quality = {split: asdict(tune.quality(fired[split]["harmful"], fired[split]["harmless"])) for split in SCORED}
+    curves = {
+        str(site): {"thresholds": s.thresholds.tolist(), "f1_above": s.f1_above.tolist(), "f1_below": s.f1_below.tolist()}
+        for site, s in sweeps.items()
+    }
+    return {**asdict(point), "quality": quality, "scores": own, "curves": curves}
+
+
+def dose(
+    folder: Folder, runner: Runner, requests: Requests, programs: Mapping[tune.Dose, Program], judge: Judge, max_broken: float,
+    prompts: int, max_new_tokens: int,
+) -> tune.Dose:  # fmt: skip
+    """The dose that refuses most on the first `prompts` tune prompts a side; its answers are kept in dose_rows.jsonl, every
+    trial in dose.json."""
+    sides = [(side, prompt) for side in SIDES for prompt in requests.side(side, "tune", prompts)]
+    asked = [Asked(str(d), side, prompt, program) for d, program in programs.items() for side, prompt in sides]
+    rows = ask(folder, "dose_rows.jsonl", runner, asked, judge, max_new_tokens)
+    trials = []
+    for candidate in programs:
+        own = [row for row in rows if row.variant == str(candidate)]
+        trials.append(tune.Trial(candidate, mean(row.refused for row in own), mean(row.broken for row in own)))
+    best = tune.choose(trials, max_broken)
+    facts = [{"name": str(trial.dose), **asdict(trial)} for trial in trials]
+    folder.write_json("dose.json", {"chosen": str(best.dose), "trials": facts})
+    return best.dose
+
+
+def mean(flags: Iterable[bool]) -> float:
+    """The share that is true."""
+    values = list(flags)
+    return sum(values) / len(values)

@@ -1,0 +1,130 @@
+"""The nnsight traces, and the only file that imports nnsight. Each function owns one `with` block: it reads, computes through
+`nnsteer.ops`, assigns, and brings plain tensors home. Modules are visited in the order of the forward pass."""
+
+from __future__ import annotations
+
+import warnings
+
+import nnsight
+import torch
+from nnsight import TransformersModel, save
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from nnsteer import ops
+from nnsteer.chat import Batch
+
+
+def open_envoy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformersModel:
+    """Wraps a loaded model, and has nnsight ship `nnsteer.ops` by source wherever a trace runs."""
+    nnsight.register(ops)
+    return TransformersModel(model, tokenizer=tokenizer)
+
+
+def read_means(envoy: TransformersModel, places: list[tuple[str, bool]], batch: Batch, first: int | None, stop: int | None) -> list[Tensor]:
+    """The mean state over the span at each place (module path, whether its input is meant), in forward order:
+    fp32 [row, hidden] each."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    touched = ops.inside(ops.prefill_offsets(batch.mask, batch.response_lengths), first, stop) & batch.mask.bool()
+    modules = [(envoy.get(path), is_input) for path, is_input in places]
+    with torch.no_grad(), envoy.trace(inputs, use_cache=False, logits_to_keep=1) as reading:
+        states = []
+        for module, is_input in modules:
+            h = module.input if is_input else ops.hidden(module.output)
+            states.append(ops.mean_over(h, touched).cpu())
+        out = save({"states": states})
+        reading.stop()
+    return out["states"]
+
+
+def read_scores(envoy: TransformersModel, plan: dict, batch: Batch) -> list[Tensor]:
+    """Every condition's score on the unsteered prompts, in a pass that stops at the last condition: fp32 [row] each."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    mask, conditions = batch.mask, plan["conditions"]
+    offsets = ops.prefill_offsets(mask, batch.response_lengths)
+    visits = [(envoy.get(v["path"]), v["input"], v["conditions"]) for v in plan["visits"] if v["conditions"]]
+    with torch.no_grad(), envoy.trace(inputs, use_cache=False, logits_to_keep=1) as scoring:
+        scores = {}
+        for module, is_input, wanted in visits:
+            h = module.input if is_input else ops.hidden(module.output)
+            for c in wanted:
+                scores[c] = ops.score(h, conditions[c], offsets, mask).cpu()
+        out = save({"scores": scores})
+        scoring.stop()
+    return [out["scores"][c] for c in range(len(conditions))]
+
+
+def steered_logits(envoy: TransformersModel, plan: dict, batch: Batch, ahead: list[Tensor] | None, head: str) -> Tensor:
+    """One steered pass over prompts and responses, without a cache: fp32 [row, token, vocab]."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    mask, conditions = batch.mask, plan["conditions"]
+    offsets = ops.prefill_offsets(mask, batch.response_lengths)
+    verdicts = {} if ahead is None else decide(ahead, conditions)
+    visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
+    lm_head = envoy.get(head)
+    with torch.no_grad(), envoy.trace(inputs, use_cache=False):
+        for module, v in visits:
+            output = module.input if v["input"] else module.output
+            h = ops.hidden(output)
+            if ahead is None:
+                for c in v["conditions"]:
+                    verdicts[c] = ops.verdict(ops.score(h, conditions[c], offsets, mask), conditions[c])
+            if v["edits"]:
+                new = ops.put(output, ops.apply(h, v["edits"], offsets, mask, verdicts))
+                if v["input"]:
+                    module.input = new
+                else:
+                    module.output = new
+        out = save({"logits": lm_head.output.float().cpu()})
+    return out["logits"]
+
+
+def generate(
+    envoy: TransformersModel, plan: dict, batch: Batch, ahead: list[Tensor] | None, max_new_tokens: int, sampling: dict | None, head: str
+) -> tuple[Tensor, list[Tensor]]:
+    """Steered generation with a cache: token ids [row, prompt + new], padded after each row's end, and the conditions'
+    scores, fp32 [row] each. Verdicts are taken once, in the prefill or from `ahead`, and live only in this call."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    mask, conditions = batch.mask, plan["conditions"]
+    verdicts = {} if ahead is None else decide(ahead, conditions)
+    visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
+    last = torch.ones(mask.shape[0], 1, dtype=mask.dtype)
+    lm_head = envoy.get(head)
+    with warnings.catch_warnings():
+        # all rows may end before max_new_tokens; the second invoke brings the results home all the same
+        warnings.filterwarnings("ignore", message=".*was never reached.*")
+        with envoy.generate(
+            max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, temperature=None, top_p=None, top_k=None
+        ) as generating:
+            with generating.invoke(inputs):
+                scores = {}
+                for step in generating.iter[:max_new_tokens]:
+                    prefill = step == 0
+                    seen = mask if prefill else last
+                    offsets = ops.prefill_offsets(mask, batch.response_lengths) if prefill else ops.decode_offsets(mask, step)
+                    for module, v in visits:
+                        if not prefill and not v["edits"]:
+                            continue
+                        output = module.input if v["input"] else module.output
+                        h = ops.hidden(output)
+                        if prefill and ahead is None:
+                            for c in v["conditions"]:
+                                scores[c] = ops.score(h, conditions[c], offsets, mask).cpu()
+                                verdicts[c] = ops.verdict(scores[c], conditions[c])
+                        if v["edits"]:
+                            new = ops.put(output, ops.apply(h, v["edits"], offsets, seen, verdicts))
+                            if v["input"]:
+                                module.input = new
+                            else:
+                                module.output = new
+                    if sampling is not None:
+                        lm_head.output = ops.gumbel(lm_head.output, sampling["temperature"], sampling["seed"], sampling["row_ids"], step)
+            with generating.invoke():
+                out = save({"ids": generating.result.cpu(), "scores": scores})
+    found = ahead if ahead is not None else [out["scores"][c] for c in range(len(conditions))]
+    return out["ids"], found
+
+
+def decide(scores: list[Tensor], conditions: list[dict]) -> dict:
+    """Verdicts by condition number."""
+    return {c: ops.verdict(score, conditions[c]) for c, score in enumerate(scores)}
