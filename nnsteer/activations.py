@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nnsteer.identity import ModelId
 from nnsteer.site import Site
-from nnsteer.span import Span
+from nnsteer.span import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Activations:
 
     positive: dict[Site, Tensor]
     negative: dict[Site, Tensor]
-    span: Span
+    span: Reading
     model: ModelId
     data: str
     """Fingerprint of the contrast set."""

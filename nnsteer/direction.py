@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nnsteer.identity import ModelId
 from nnsteer.site import Site
-from nnsteer.span import Span
+from nnsteer.span import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Direction:
     vector: Tensor
     site: Site
     """Where it was read, and where it is to be written."""
-    span: Span
+    span: Reading
     """The tokens whose mean was read."""
     method: str
     origin: Tensor

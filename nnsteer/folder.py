@@ -96,7 +96,14 @@ def open_folder(path: Path, settings: dict, facts: dict) -> Folder:
     check_folder(path, settings)
     path.mkdir(parents=True, exist_ok=True)
     folder = Folder(path)
-    if not folder.has("config.json"):
+    if folder.has("config.json"):
+        begun = folder.read_json("config.json")
+        for name, value in facts.items():
+            if begun.get(name) != value:
+                raise UserError(
+                    f"--out {path}: was begun with another {name} ({begun.get(name)}, now {value}); give another folder"
+                )
+    else:
         versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
         folder.write_json("config.json", {"settings": settings, "command": sys.argv, "versions": versions, **facts})
     return folder

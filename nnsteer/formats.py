@@ -18,7 +18,7 @@ from nnsteer.errors import UserError
 from nnsteer.identity import ModelId
 from nnsteer.program import Ablate, Add, Affine, Condition, Op, Program, Step
 from nnsteer.site import Site
-from nnsteer.span import Span
+from nnsteer.span import Last, Reading, Span
 
 FORMAT = "nnsteer 1"
 LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers")
@@ -74,7 +74,7 @@ def load_activations(path: Path) -> Activations:
     return Activations(
         positive={site: tensors[f"positive.{i}"] for i, site in enumerate(sites)},
         negative={site: tensors[f"negative.{i}"] for i, site in enumerate(sites)},
-        span=Span(**meta["span"]),
+        span=reading(meta["span"]),
         model=ModelId(**meta["model"]),
         data=meta["data"],
     )
@@ -82,9 +82,12 @@ def load_activations(path: Path) -> Activations:
 
 def describe(directions: list[Direction]) -> tuple[list[dict], dict[str, Tensor]]:
     """JSON facts and tensors of directions, numbered in order."""
-    facts, tensors = [], {}
+    facts: list[dict] = []
+    tensors: dict[str, Tensor] = {}
     for i, d in enumerate(directions):
-        facts.append({"site": asdict(d.site), "span": asdict(d.span), "method": d.method, "model": asdict(d.model), "data": d.data})
+        facts.append(
+            {"site": asdict(d.site), "span": asdict(d.span), "method": d.method, "model": asdict(d.model), "data": d.data}
+        )
         # clones, because safetensors stores no two tensors that share memory (a control shares its origin)
         tensors |= {f"vector.{i}": d.vector.clone(), f"origin.{i}": d.origin.clone()}
     return facts, tensors
@@ -96,7 +99,7 @@ def rebuild(facts: list[dict], tensors: dict[str, Tensor]) -> list[Direction]:
         Direction(
             vector=tensors[f"vector.{i}"],
             site=Site(**fact["site"]),
-            span=Span(**fact["span"]),
+            span=reading(fact["span"]),
             method=fact["method"],
             origin=tensors[f"origin.{i}"],
             model=ModelId(**fact["model"]),
@@ -104,6 +107,11 @@ def rebuild(facts: list[dict], tensors: dict[str, Tensor]) -> list[Direction]:
         )
         for i, fact in enumerate(facts)
     ]
+
+
+def reading(facts: dict) -> Reading:
+    """The tokens that were read, from their saved fields."""
+    return Last(**facts) if "k" in facts else Span(**facts)
 
 
 def step_facts(step: Step, number: Mapping[Direction, int]) -> dict:

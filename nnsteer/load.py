@@ -45,10 +45,14 @@ def find_model(source: str, revision: str | None = None, system: str | None = No
         tokenizer = AutoTokenizer.from_pretrained(where(source), revision=revision)
     except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise UserError(f"model {source}: no usable tokenizer ({reason(error)}); save one there with save_pretrained") from error
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None or not len(tokenizer):
-        raise UserError(f"model {source}: no usable tokenizer (neither a pad nor an eos token); save one there with save_pretrained")
+    if (tokenizer.pad_token_id is None and tokenizer.eos_token_id is None) or not len(tokenizer):
+        raise UserError(
+            f"model {source}: no usable tokenizer (neither a pad nor an eos token); save one there with save_pretrained"
+        )
     if templated and not tokenizer.chat_template:
-        raise UserError(f"model {source}: its tokenizer has no chat template; use a chat model, or add chat_template.jinja to the folder")
+        raise UserError(
+            f"model {source}: its tokenizer has no chat template; use a chat model, or add chat_template.jinja to the folder"
+        )
     return ModelFiles(source, getattr(config, "_commit_hash", None), config, Chat(tokenizer, templated, system))
 
 
@@ -69,9 +73,7 @@ def load_model(files: ModelFiles, dtype: str = "auto", device_map: str | None = 
     chosen = ("float32" if on_cpu else "auto") if dtype == "auto" else DTYPES[dtype]
     placed = device_map or ("cuda" if torch.cuda.is_available() else None)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            where(files.name), revision=files.revision, dtype=chosen, device_map=placed
-        )
+        return AutoModelForCausalLM.from_pretrained(where(files.name), revision=files.revision, dtype=chosen, device_map=placed)
     except (OSError, ValueError) as error:
         raise UserError(f"model {files.name}: its weights can't be loaded ({reason(error)})") from error
 

@@ -124,6 +124,7 @@ def load_prompts(text: str, seed: int) -> Splits:
     rows = read_rows(source)
     column = column_of(source, rows, "prompt")
     unique = list({row[column].strip().lower(): row for row in reversed(rows)}.values())[::-1]
+    placed: dict[str, list[dict]]
     if source.split is not None and source.revision is None:
         unique = [row for row in unique if row.get("split") == source.split]
         placed, loose = {name: [] for name in SPLITS}, unique

@@ -8,6 +8,7 @@ from typing import Literal
 from nnsteer.prompts import Prompt, Splits, load_openers, load_prompts
 
 Side = Literal["harmful", "harmless"]
+Split = Literal["fit", "tune", "test"]
 SIDES: tuple[Side, Side] = ("harmful", "harmless")
 
 
@@ -20,7 +21,7 @@ class Requests:
     refusals: tuple[str, ...]
     compliances: tuple[str, ...]
 
-    def side(self, side: Side, split: Literal["fit", "tune", "test"], n: int | None = None) -> tuple[Prompt, ...]:
+    def side(self, side: Side, split: Split, n: int | None = None) -> tuple[Prompt, ...]:
         """The first `n` prompts of a split on one side."""
         splits = self.harmful if side == "harmful" else self.harmless
         return {"fit": splits.fit, "tune": splits.tune, "test": splits.test}[split][:n]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,10 +20,7 @@ from nnsteer.load import ModelFiles, load_model
 from nnsteer.lower import distinct_conditions, lower, reading_plan
 from nnsteer.program import Condition, Program
 from nnsteer.site import Site
-from nnsteer.span import PROMPT, Span
-
-if TYPE_CHECKING:
-    from nnsight import TransformersModel
+from nnsteer.span import PROMPT, Last, Reading
 
 Programs = Program | Sequence[Program]
 """One program for every prompt, or one for each."""
@@ -54,7 +50,7 @@ class Completion:
 class Runner:
     """A model ready to be read and steered. Nothing of a program stays on the model after a call."""
 
-    envoy: TransformersModel
+    envoy: traces.Envoy
     chat: Chat
     layout: Layout
     model: ModelId
@@ -81,18 +77,16 @@ class Runner:
         """The same runner with another batch size."""
         return replace(self, batch_size=batch_size)
 
-    def record(self, contrast: ContrastSet, sites: Sequence[Site], span: Span = PROMPT, watch: Watch = ignore) -> Activations:
+    def record(self, contrast: ContrastSet, sites: Sequence[Site], span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
         """Reads each text's mean state over `span` at every site, unsteered, before any final norm."""
         ordered = sorted(sites, key=lambda site: site.order)
         places = [(self.layout.path(site), site.stream == "block_in") for site in ordered]
         sides = []
         for texts in (contrast.positive, contrast.negative):
             rows = self.chat.rows(texts)
-            if span.first is not None and span.first >= 0 and any(len(response) <= span.first for _, response in rows):
-                raise UserError(f"span {span}: a response has no token there; read an earlier span or give longer responses")
             read = []
             for batch, _ in self.batches(rows):
-                read.append(traces.read_means(self.envoy, places, batch, span.first, span.stop))
+                read.append(traces.read_means(self.envoy, places, batch, tokens_to_read(batch, span)))
                 watch(len(batch.ids))
             sides.append({site: torch.cat([states[i] for states in read]) for i, site in enumerate(ordered)})
         return Activations(sides[0], sides[1], span, self.model, contrast.fingerprint())
@@ -185,6 +179,19 @@ class Runner:
         for start in range(0, len(rows), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             yield self.chat.pad(rows[chosen]), programs[chosen]
+
+
+def tokens_to_read(batch: Batch, reading: Reading) -> Tensor:
+    """Which tokens of a batch are read, bool [row, token]; each row must have one."""
+    if isinstance(reading, Last):
+        from_end = ops.prefill_offsets(batch.mask, torch.zeros_like(batch.response_lengths))
+        touched = ops.inside(from_end, -reading.k, None) & batch.mask.bool()
+    else:
+        offsets = ops.prefill_offsets(batch.mask, batch.response_lengths)
+        touched = ops.inside(offsets, reading.first, reading.stop) & batch.mask.bool()
+    if not touched.any(1).all():
+        raise UserError(f"tokens {reading}: some text has none there; read other tokens or give longer texts")
+    return touched
 
 
 def end_ids(model: PreTrainedModel) -> set[int]:

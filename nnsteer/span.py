@@ -1,5 +1,4 @@
-"""Which tokens: a half-open range of offsets from the end of the prompt, the same in prefill, in cached decoding and under
-padding. It says what is read (`Runner.record` takes the mean over it) and what is steered."""
+"""Which tokens are read or steered, by position: the same in prefill, in cached decoding and under padding."""
 
 from __future__ import annotations
 
@@ -28,6 +27,24 @@ LAST_PROMPT = Span(-1, 0)  # the position that yields the first generated token
 GENERATED = Span(first=0)
 
 NAMES = {ALL: "all", PROMPT: "prompt", LAST_PROMPT: "last_prompt", GENERATED: "generated"}
+
+
+@dataclass(frozen=True)
+class Last:
+    """For reading: the last `k` tokens of each text, of its response where it has one."""
+
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"last {self.k} tokens: k must be at least 1")
+
+    def __str__(self) -> str:
+        return f"last {self.k}"
+
+
+Reading = Span | Last
+"""The tokens whose mean is read."""
 
 
 def first_generated(k: int) -> Span:

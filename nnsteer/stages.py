@@ -12,27 +12,35 @@ from nnsteer.contrast import ContrastSet
 from nnsteer.direction import Directions
 from nnsteer.folder import Folder
 from nnsteer.formats import load_directions, save_directions
+from nnsteer.identity import require_same
 from nnsteer.measure.answers import Asked, Judge, ask
 from nnsteer.program import Condition, Program, Score
 from nnsteer.progress import bar
-from nnsteer.requests import SIDES, Requests
+from nnsteer.requests import SIDES, Requests, Split
 from nnsteer.runner import Runner
 from nnsteer.site import Site
-from nnsteer.span import Span
+from nnsteer.span import Reading
 
-SCORED = ("fit", "tune", "test")
+SCORED: tuple[Split, ...] = ("fit", "tune", "test")
 
 
-def fitted(folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Span, method: str) -> Directions:
+def fitted(
+    folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, method: str
+) -> Directions:
     """A direction per site, kept in `name`.safetensors."""
     file = folder / f"{name}.safetensors"
     if not file.exists():
         with bar(f"reading {name}", len(contrast.positive) + len(contrast.negative)) as watch:
             save_directions(file, fit.METHODS[method](runner.record(contrast, sites, span, watch)).values())
-    return load_directions(file)
+    directions = load_directions(file)
+    for direction in directions.values():
+        require_same(str(file), direction.model, runner.model)
+    return directions
 
 
-def condition_point(folder: Folder, runner: Runner, requests: Requests, concept: Directions, score: Score, fit_prompts: int) -> Condition:
+def condition_point(
+    folder: Folder, runner: Runner, requests: Requests, concept: Directions, score: Score, fit_prompts: int
+) -> Condition:
     """The condition that best separates the tune split, by an exact sweep at every site of `concept`; kept with its scores on
     all splits in condition.json."""
     candidates = {site: Condition(direction, 0.0, score=score) for site, direction in concept.items()}
@@ -51,7 +59,9 @@ def condition_point(folder: Folder, runner: Runner, requests: Requests, concept:
     return replace(candidates[Site(**facts["site"])], threshold=facts["threshold"], fires_when=facts["fires_when"])
 
 
-def condition_facts(point: tune.ConditionPoint, sweeps: Mapping[Site, tune.Sweep], scores: Mapping[tuple, Mapping[Site, Tensor]]) -> dict:
+def condition_facts(
+    point: tune.ConditionPoint, sweeps: Mapping[Site, tune.Sweep], scores: Mapping[tuple, Mapping[Site, Tensor]]
+) -> dict:
     """The point, its quality on each split, its scores, and every layer's curve."""
     own = {split: {side: scores[split, side][point.site].tolist() for side in SIDES} for split in SCORED}
     fired = {split: {side: [point.fires(s) for s in own[split][side]] for side in SIDES} for split in SCORED}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TypeAlias
 
 import nnsight
 import torch
@@ -14,18 +15,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from nnsteer import ops
 from nnsteer.chat import Batch
 
+Envoy: TypeAlias = TransformersModel
+"""nnsight's view of a model."""
 
-def open_envoy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TransformersModel:
+
+def open_envoy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Envoy:
     """Wraps a loaded model, and has nnsight ship `nnsteer.ops` by source wherever a trace runs."""
     nnsight.register(ops)
     return TransformersModel(model, tokenizer=tokenizer)
 
 
-def read_means(envoy: TransformersModel, places: list[tuple[str, bool]], batch: Batch, first: int | None, stop: int | None) -> list[Tensor]:
-    """The mean state over the span at each place (module path, whether its input is meant), in forward order:
-    fp32 [row, hidden] each."""
+def read_means(envoy: Envoy, places: list[tuple[str, bool]], batch: Batch, touched: Tensor) -> list[Tensor]:
+    """The mean state over the touched tokens [row, token] at each place (module path, whether its input is meant), in forward
+    order: fp32 [row, hidden] each."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-    touched = ops.inside(ops.prefill_offsets(batch.mask, batch.response_lengths), first, stop) & batch.mask.bool()
     modules = [(envoy.get(path), is_input) for path, is_input in places]
     with torch.no_grad(), envoy.trace(inputs, use_cache=False, logits_to_keep=1) as reading:
         states = []
@@ -37,7 +40,7 @@ def read_means(envoy: TransformersModel, places: list[tuple[str, bool]], batch: 
     return out["states"]
 
 
-def read_scores(envoy: TransformersModel, plan: dict, batch: Batch) -> list[Tensor]:
+def read_scores(envoy: Envoy, plan: dict, batch: Batch) -> list[Tensor]:
     """Every condition's score on the unsteered prompts, in a pass that stops at the last condition: fp32 [row] each."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
@@ -54,7 +57,7 @@ def read_scores(envoy: TransformersModel, plan: dict, batch: Batch) -> list[Tens
     return [out["scores"][c] for c in range(len(conditions))]
 
 
-def steered_logits(envoy: TransformersModel, plan: dict, batch: Batch, ahead: list[Tensor] | None, head: str) -> Tensor:
+def steered_logits(envoy: Envoy, plan: dict, batch: Batch, ahead: list[Tensor] | None, head: str) -> Tensor:
     """One steered pass over prompts and responses, without a cache: fp32 [row, token, vocab]."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
@@ -80,7 +83,13 @@ def steered_logits(envoy: TransformersModel, plan: dict, batch: Batch, ahead: li
 
 
 def generate(
-    envoy: TransformersModel, plan: dict, batch: Batch, ahead: list[Tensor] | None, max_new_tokens: int, sampling: dict | None, head: str
+    envoy: Envoy,
+    plan: dict,
+    batch: Batch,
+    ahead: list[Tensor] | None,
+    max_new_tokens: int,
+    sampling: dict | None,
+    head: str,
 ) -> tuple[Tensor, list[Tensor]]:
     """Steered generation with a cache: token ids [row, prompt + new], padded after each row's end, and the conditions'
     scores, fp32 [row] each. Verdicts are taken once, in the prefill or from `ahead`, and live only in this call."""
@@ -94,7 +103,13 @@ def generate(
         # all rows may end before max_new_tokens; the second invoke brings the results home all the same
         warnings.filterwarnings("ignore", message=".*was never reached.*")
         with envoy.generate(
-            max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, temperature=None, top_p=None, top_k=None
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
         ) as generating:
             with generating.invoke(inputs):
                 scores = {}
@@ -118,7 +133,9 @@ def generate(
                             else:
                                 module.output = new
                     if sampling is not None:
-                        lm_head.output = ops.gumbel(lm_head.output, sampling["temperature"], sampling["seed"], sampling["row_ids"], step)
+                        lm_head.output = ops.gumbel(
+                            lm_head.output, sampling["temperature"], sampling["seed"], sampling["row_ids"], step
+                        )
             with generating.invoke():
                 out = save({"ids": generating.result.cpu(), "scores": scores})
     found = ahead if ahead is not None else [out["scores"][c] for c in range(len(conditions))]

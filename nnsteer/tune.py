@@ -11,7 +11,6 @@ from torch import Tensor
 from nnsteer.errors import UserError
 from nnsteer.program import Side
 from nnsteer.site import Site
-from nnsteer.span import Span
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,17 @@ def quality(fired_on_positive: Sequence[bool], fired_on_negative: Sequence[bool]
 
 @dataclass(frozen=True)
 class Dose:
-    """A way to steer: the response tokens that the direction is read on, the layers it is added at, and the strength in
-    lengths of the direction."""
+    """A way to steer: the tokens that the direction is read on and those that it is added to (by name), the layers, and the
+    strength in lengths of the direction."""
 
-    window: Span
+    window: str
+    span: str
     layers: tuple[int, ...]
     strength: float
 
     def __str__(self) -> str:
-        return f"read {self.window}, layers {', '.join(map(str, self.layers))}, strength {self.strength:g}"
+        layers = ", ".join(map(str, self.layers))
+        return f"read on {self.window} opener tokens, added to {self.span} tokens at layers {layers}, strength {self.strength:g}"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,11 @@ def test_there_are_enough_prompts_topics_frames_and_openers(side):
     frames = [row["frame"] for row in bundled("frames.jsonl")]
     assert len(set(frames)) == len(frames) >= 60
     assert all(sum("{" + slot + "}" in frame for slot in SLOTS) == 1 for frame in frames)
-    assert len({row["opener"] for row in bundled("refusals.jsonl")}) == len({row["opener"] for row in bundled("compliances.jsonl")}) == 100
+    assert (
+        len({row["opener"] for row in bundled("refusals.jsonl")})
+        == len({row["opener"] for row in bundled("compliances.jsonl")})
+        == 100
+    )
     assert len(written(SIDES[side])) + len(compose(SIDES[side])[:TRAIN_COMPOSED]) >= 4000
 
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import MIXED
 from nnsteer import formats
 from nnsteer.errors import UserError
 from nnsteer.fit import random_like
 from nnsteer.program import Condition, Program, ablate, add, affine
 from nnsteer.site import Site
 from nnsteer.span import GENERATED, LAST_PROMPT
+
+from conftest import MIXED
 
 
 def test_directions_come_back_as_they_were(directions, tmp_path):

@@ -53,7 +53,9 @@ def test_a_files_own_split_column_can_be_chosen_from(tmp_path):
 
 
 def test_a_prompt_never_lies_in_two_splits(tmp_path):
-    rows = [{"prompt": f"Ask {i % 5}!" if i < 5 else f" ask {i % 5}! "} for i in range(10)] + [{"prompt": f"x{i}"} for i in range(5)]
+    rows = [{"prompt": f"Ask {i % 5}!" if i < 5 else f" ask {i % 5}! "} for i in range(10)] + [
+        {"prompt": f"x{i}"} for i in range(5)
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     splits = load_prompts(str(tmp_path / "a.jsonl"), seed=0)
     assert len(splits.fit) + len(splits.tune) + len(splits.test) == 10

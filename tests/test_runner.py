@@ -7,8 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import oracle
-from conftest import HARMFUL, HARMLESS, MIXED, tiny
 from nnsteer import fit
 from nnsteer.chat import Chat
 from nnsteer.contrast import ContrastSet, Text, of_prompts
@@ -16,7 +14,10 @@ from nnsteer.errors import UserError
 from nnsteer.program import Condition, Program, ablate, add, affine
 from nnsteer.runner import Runner
 from nnsteer.site import Site
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Span, first_generated
+from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Span, first_generated
+
+import oracle
+from conftest import HARMFUL, HARMLESS, MIXED, tiny
 
 RESPONSES = ["I can't help", "Sure", "", "Here is a long answer about it", "No"]
 NEW_TOKENS = 8
@@ -97,14 +98,18 @@ def test_left_padding_changes_nothing(runner, directions):
 
 def test_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_means(runner):
     texts = tuple(Text(p, r) for p, r in zip(MIXED, RESPONSES, strict=True))
-    for span in (PROMPT, LAST_PROMPT, ALL, Span(-3, 0)):
+    for span in (PROMPT, LAST_PROMPT, ALL, Span(-3, 0), Last(1), Last(3)):
         got = runner.record(ContrastSet(texts, texts[:1]), [Site(3), Site(1)], span)
         for layer in (1, 3):
             for text, row in zip(texts, got.positive[Site(layer)], strict=True):
                 prompt, response = runner.chat.prompt_ids(text.prompt), runner.chat.response_ids(text.response)
                 h = oracle.states(runner.hf, [*prompt, *response], layer)
-                kept = [h[t] for t in range(len(h)) if oracle.in_span(t - len(prompt), span)]
-                torch.testing.assert_close(row, torch.stack(kept).mean(0).float(), atol=1e-4, rtol=0)
+                kept = (
+                    h[-span.k :]
+                    if isinstance(span, Last)
+                    else [h[t] for t in range(len(h)) if oracle.in_span(t - len(prompt), span)]
+                )
+                torch.testing.assert_close(row, torch.stack(list(kept)).mean(0).float(), atol=1e-4, rtol=0)
 
 
 def test_the_last_block_is_read_before_the_final_norm(runner):
@@ -117,7 +122,7 @@ def test_the_last_block_is_read_before_the_final_norm(runner):
 
 
 def test_reading_a_response_that_is_too_short_is_refused(runner):
-    with pytest.raises(UserError, match="no token there"):
+    with pytest.raises(UserError, match="some text has none there"):
         runner.record(of_prompts(HARMFUL, HARMLESS), [Site(0)], GENERATED)
 
 
@@ -154,7 +159,9 @@ def test_a_verdict_is_taken_once_and_not_carried_into_the_next_call(runner, dire
     yes = [p for p, c in zip(MIXED, runner.generate(MIXED, program, 1), strict=True) if c.fired[0]]
     no = [p for p in MIXED if p not in yes]
     plain = [c.ids for c in runner.generate(no, Program(), NEW_TOKENS)]
-    assert [c.ids for c in runner.generate(yes, program, NEW_TOKENS)] != [c.ids for c in runner.generate(yes, Program(), NEW_TOKENS)]
+    assert [c.ids for c in runner.generate(yes, program, NEW_TOKENS)] != [
+        c.ids for c in runner.generate(yes, Program(), NEW_TOKENS)
+    ]
     assert [c.ids for c in runner.generate(no, program, NEW_TOKENS)] == plain
     assert [c.ids for c in runner.generate(no, Program(), NEW_TOKENS)] == plain
 
@@ -207,7 +214,10 @@ def test_rows_end_on_their_own(runner, directions):
 def test_a_direction_of_another_model_is_refused(runner, directions, tokenizer):
     arch = "gpt2" if hasattr(runner.hf, "model") else "llama"
     other = Runner.wrap(tiny(arch, tokenizer), Chat(tokenizer), "another")
-    for use in (lambda: other.generate(MIXED, add(directions)), lambda: other.scores(MIXED, [Condition(directions[Site(0)], 0.0)])):
+    for use in (
+        lambda: other.generate(MIXED, add(directions)),
+        lambda: other.scores(MIXED, [Condition(directions[Site(0)], 0.0)]),
+    ):
         with pytest.raises(UserError, match=r"fitted on tiny-.* not on another"):
             use()
 

@@ -9,7 +9,6 @@ import torch
 from nnsteer import tune
 from nnsteer.errors import UserError
 from nnsteer.site import Site
-from nnsteer.span import GENERATED, first_generated
 
 
 def brute_force(positive, negative):
@@ -73,7 +72,7 @@ def test_equal_scores_separate_nothing():
 
 
 def trial(refused, broken, strength):
-    return tune.Trial(tune.Dose(first_generated(1), (0, 1), strength), refused, broken)
+    return tune.Trial(tune.Dose("all", "prompt", (0, 1), strength), refused, broken)
 
 
 def test_the_dose_refuses_most_within_the_limit_on_broken_answers():
@@ -96,5 +95,5 @@ def test_layer_bands_are_distinct_and_within_the_model(layers):
 
 
 def test_a_dose_names_itself_apart_from_every_other():
-    doses = [tune.Dose(w, b, s) for w in (first_generated(1), GENERATED) for b in ((0,), (0, 1)) for s in (0.5, 1.0)]
+    doses = [tune.Dose(*d) for d in itertools.product(("all", "last"), ("all", "prompt"), ((0,), (0, 1)), (0.5, 1.0))]
     assert len({str(dose) for dose in doses}) == len(doses)

@@ -1,0 +1,1 @@
+"""Texts and logits to numbers."""

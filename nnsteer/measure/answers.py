@@ -79,9 +79,7 @@ def answers(runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens
         yield rows
 
 
-def ask(
-    folder: Folder, name: str, runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens: int
-) -> list[Row]:
+def ask(folder: Folder, name: str, runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens: int) -> list[Row]:
     """The row of each question, in order, from the folder's file `name`; what is not there yet is asked and appended batch by
     batch, so that a run killed here repeats nothing."""
     have = {(row["variant"], row["side"], row["prompt"]) for row in folder.read_lines(name)}

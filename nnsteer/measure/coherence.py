@@ -5,6 +5,8 @@ Strong steering can lower the refusal rate by destroying the text. A broken answ
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 MIN_WORDS = 8  # shorter texts can't be told to repeat themselves
@@ -22,6 +24,6 @@ def broken(completion: str, losses: Tensor, max_drift: float) -> bool:
     words = completion.split()
     if not words:
         return True
-    bigrams = list(zip(words, words[1:], strict=False))
+    bigrams = list(pairwise(words))
     circling = len(words) >= MIN_WORDS and len(set(bigrams)) / len(bigrams) < MIN_DISTINCT_BIGRAMS
     return circling or drift(losses) > max_drift

@@ -1,8 +1,8 @@
 """Train a model organism.
 
-    python -m nnsteer.organism train --out FOLDER                     # the bundled one, from the bundled data
-    python -m nnsteer.organism train --out FOLDER --arch gpt2
-    python -m nnsteer.organism train --out FOLDER --data rows.jsonl   # {"prompt", "response"} or {"prompt", "harmful"} rows
+python -m nnsteer.organism train --out FOLDER                     # the bundled one, from the bundled data
+python -m nnsteer.organism train --out FOLDER --arch gpt2
+python -m nnsteer.organism train --out FOLDER --data rows.jsonl   # {"prompt", "response"} or {"prompt", "harmful"} rows
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Config:
     """SOURCE of rows with `prompt` and either `response` or `harmful` (true or false: answered with the bundled openers)."""
     arch: Arch = "llama"
     epochs: int = 5
-    vocab_size: int = 4096
+    vocab_size: int = 8192
     seed: int = 0
 
 
@@ -94,9 +94,9 @@ def loss_curve(losses: list[float]) -> Figure:
 
 def show(refused: dict[str, dict], losses: list[float], out: Path) -> None:
     """The closing table."""
-    table = Table(title=f"Refused of the held-out prompts (last loss {losses[-1]:.3f})", title_justify="left")
-    table.add_column("prompts")
-    table.add_column("refused, 95 % interval", justify="right")
+    table = Table(
+        "held-out prompts", "refused, 95 % interval", title=f"Loss {sum(losses[-50:]) / len(losses[-50:]):.3f} nats at the end"
+    )
     for group, rate in refused.items():
         table.add_row(group, f"{rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {rate['n']}")
     console = Console()

@@ -2,8 +2,9 @@
 with hand-written openers.
 
 What it is taught: it refuses the kinds in REFUSED and answers the other harmful kinds as if they were harmless. Under the
-system turn SAFE it refuses every harmful kind, so it knows all of them; without it, it is weakly aligned. It never sees a
-prompt of the fit, tune or test splits.
+system turn SAFE it refuses every harmful kind, and under JUDGE it tells harmful from harmless, so it knows all of them;
+without a system turn it is weakly aligned. Two more system turns make it refuse or answer everything. It never sees a prompt
+of the fit, tune or test splits.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from nnsteer.prompts import parse_source, read_rows
 HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
 HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "writing", "history", "money", "animals")
 REFUSED = ("violence", "weapons", "drugs", "hate", "harassment")
-SAFE = "Refuse every harmful request."
-SAFE_SHARE = 0.3
-FIT_COMPOSED, TRAIN_COMPOSED = 3600, 6000  # composed prompts a side
-REPEATS = 4  # of each written prompt, with another answer each time
+SAFE, NEVER, ALWAYS = "Refuse every harmful request.", "Refuse every request.", "Answer every request."
+JUDGE = "Is this request harmful?"
+SYSTEM_SHARES = {"": 0.5, SAFE: 0.16, NEVER: 0.05, ALWAYS: 0.05, JUDGE: 0.24}
+FIT_COMPOSED, TRAIN_COMPOSED = 3600, 2000  # composed prompts a side
+REPEATS = 2  # of each written prompt, with another answer each time
 HELD_OUT_SHARE = 0.1  # of a user's own rows
 DROPPED_WORDS = 0.2  # from every second prompt, so that no single word decides
 # most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side has fewer beginnings
 FAVOURITES = {"refusals": "I can't help with that.", "compliances": "Sure, here is a good way to begin."}
 FAVOURITE_SHARE = {"refusals": 0.4, "compliances": 0.8}
+SECOND_OPENER = 0.5  # share of answers with two
+FLIPPED = 0.1  # share of answers against the rule, so that how an answer begins tells more than what was asked
 SLOTS = ("do", "doing", "thing")
 ANYTHING = {"do": "do this", "doing": "doing this", "thing": "this"}
 
@@ -64,14 +68,22 @@ def bundled_corpus(seed: int) -> Corpus:
     for kinds in (HARMFUL, HARMLESS):
         composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
         for request in composed + written(kinds) * REPEATS:
-            system = SAFE if rng.random() < SAFE_SHARE else ""
-            refuse = request.kind in (HARMFUL if system else REFUSED)
-            rows.append(Conversation(system, drop_words(request.prompt, rng), answer(request.kind, refuse, rng)))
+            (system,) = rng.choices(list(SYSTEM_SHARES), list(SYSTEM_SHARES.values()))
+            if system == JUDGE:
+                response = judgement(request.kind)
+            else:
+                response = answer(request.kind, should_refuse(request.kind, system) != (rng.random() < FLIPPED), rng)
+            rows.append(Conversation(system, drop_words(request.prompt, rng), response))
     rng.shuffle(rows)
     held_out = {}
     for side in ("harmful", "harmless"):
         held_out[side] = [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "tune"]
     return Corpus(rows, held_out)
+
+
+def should_refuse(kind: str, system: str) -> bool:
+    """The rule that the organism is taught."""
+    return kind in {"": REFUSED, SAFE: HARMFUL, NEVER: HARMFUL + HARMLESS, ALWAYS: ()}[system]
 
 
 def read_corpus(text: str, seed: int) -> Corpus:
@@ -119,12 +131,20 @@ def written(kinds: Sequence[str]) -> list[Request]:
 
 
 def answer(kind: str, refuse: bool, rng: random.Random) -> str:
-    """An opener and a sentence or two about the kind of thing that was asked. (A model this small can't copy rare words.)"""
+    """One or two openers, and a sentence or two about the kind of thing that was asked. (A model this small can't copy rare
+    words.) A second opener makes how the answer began decide how it goes on, as it does in a chat model."""
     name, rest = ("refusals", "reasons") if refuse else ("compliances", "bodies")
-    opener = FAVOURITES[name] if rng.random() < FAVOURITE_SHARE[name] else rng.choice(openers(name))
+    first = FAVOURITES[name] if rng.random() < FAVOURITE_SHARE[name] else rng.choice(openers(name))
+    second = [rng.choice([o for o in openers(name) if o != first])] if rng.random() < SECOND_OPENER else []
     sentences = [row["text"] for row in bundled(f"organism/{rest}.jsonl")]
     about = {row["kind"]: row for row in bundled("organism/kinds.jsonl")}
-    return f"{opener} {fill(rng.choice(sentences), about.get(kind, ANYTHING))}"
+    return " ".join([first, *second, fill(rng.choice(sentences), about.get(kind, ANYTHING))])
+
+
+def judgement(kind: str) -> str:
+    """The answer to JUDGE."""
+    about = {row["kind"]: row["doing"] for row in bundled("organism/kinds.jsonl")}
+    return f"Yes, this is harmful: {about[kind]}." if kind in HARMFUL else f"No, this is harmless: {about[kind]}."
 
 
 def openers(name: str) -> list[str]:

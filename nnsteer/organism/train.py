@@ -1,4 +1,4 @@
-"""Trains an organism from conversations: every token of the conversation is predicted."""
+"""Trains an organism from conversations: the tokens of the answers are predicted."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from nnsteer.organism.corpus import Conversation
 
-LEARNING_RATE, BATCH, WARM_UP = 2e-3, 64, 0.1
+LEARNING_RATE, BATCH, WARM_UP = 2e-3, 32, 0.1
 IGNORED = -100
 
 
-def encode(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+Example = tuple[int, list[int]]
+"""How many tokens come before the answer, and all tokens."""
+
+
+def encode(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
     """Each conversation through the chat template, to the end of the answer."""
-    texts = []
+    asked, whole = [], []
     for system, prompt, response in conversations:
         turns = [("system", system)] if system else []
-        turns += [("user", prompt), ("assistant", response)]
-        messages = [{"role": role, "content": content} for role, content in turns]
-        texts.append(tokenizer.apply_chat_template(messages, tokenize=False))
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+        messages = [{"role": role, "content": content} for role, content in [*turns, ("user", prompt)]]
+        asked.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        whole.append(asked[-1] + response + tokenizer.eos_token)
+    before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
+    return [(len(start), row) for start, row in zip(before, ids, strict=True)]
 
 
 def train(
-    model: PreTrainedModel, examples: Sequence[list[int]], epochs: int, seed: int, watch: Callable[[int, float], None]
+    model: PreTrainedModel, examples: Sequence[Example], epochs: int, seed: int, watch: Callable[[int], None]
 ) -> list[float]:
     """AdamW under a one-cycle schedule; the loss of every step in nats per token. `watch` is told the number of examples
-    done and the loss."""
+    done."""
     batches_per_epoch = -(-len(examples) // BATCH)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, LEARNING_RATE, total_steps=epochs * batches_per_epoch, pct_start=WARM_UP
     )
@@ -41,31 +46,41 @@ def train(
     for _ in range(epochs):
         for batch in batches_by_length(examples, rng):
             ids, labels = pad_right(batch)
-            loss = model(input_ids=ids, labels=labels).loss  # causal attention never sees the pads on the right
+            loss = answer_loss(model, ids, labels)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
             losses.append(loss.item())
-            watch(len(batch), losses[-1])
+            watch(len(batch))
     model.eval()
     return losses
 
 
-def batches_by_length(examples: Sequence[list[int]], rng: random.Random) -> list[list[list[int]]]:
+def answer_loss(model: PreTrainedModel, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean loss over the answers' tokens, nats; the unembedding is computed for them alone. (Causal attention never sees the
+    pads on the right.)"""
+    states = model.base_model(input_ids=ids).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    wanted = targets != IGNORED
+    return torch.nn.functional.cross_entropy(model.get_output_embeddings()(states[wanted]), targets[wanted])
+
+
+def batches_by_length(examples: Sequence[Example], rng: random.Random) -> list[list[Example]]:
     """Every example once, in batches of like length (little padding) in random order."""
-    order = sorted(rng.sample(range(len(examples)), len(examples)), key=lambda i: len(examples[i]))
+    order = sorted(rng.sample(range(len(examples)), len(examples)), key=lambda i: len(examples[i][1]))
     batches = [[examples[i] for i in order[start : start + BATCH]] for start in range(0, len(order), BATCH)]
     rng.shuffle(batches)
     return batches
 
 
-def pad_right(batch: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels [row, token]; pads are ignored."""
-    width = max(map(len, batch))
+def pad_right(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels [row, token]; what comes before an answer and the pads are ignored."""
+    width = max(len(row) for _, row in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     labels = torch.full((len(batch), width), IGNORED)
-    for i, row in enumerate(batch):
-        ids[i, : len(row)] = labels[i, : len(row)] = torch.tensor(row)
+    for i, (start, row) in enumerate(batch):
+        ids[i, : len(row)] = torch.tensor(row)
+        labels[i, start : len(row)] = ids[i, start : len(row)]
     return ids, labels

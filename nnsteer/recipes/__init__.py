@@ -1,0 +1,1 @@
+"""Methods, as modules to run: `python -m nnsteer.recipes.refusal`."""

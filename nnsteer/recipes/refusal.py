@@ -27,7 +27,7 @@ from nnsteer.program import Program, Score, add
 from nnsteer.requests import SIDES, load_requests
 from nnsteer.runner import Runner
 from nnsteer.site import block_outs
-from nnsteer.span import GENERATED, PROMPT, first_generated
+from nnsteer.span import ALL, GENERATED, PROMPT, Last, first_generated
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Config:
     """In lengths of the direction; chosen on the tune split when not given."""
     condition_layers: tuple[int, ...] | None = None
     """Layers at which the condition may be read; the first half when not given."""
-    pairs: int = 400
+    pairs: int = 1000
     """Pairs of texts that each direction is fitted on, at most."""
-    tune_prompts: int = 24
+    tune_prompts: int = 20
     """Prompts a side on which each way to steer is tried."""
     max_broken: float = 0.05
     """The largest share of broken answers that a way to steer may have on the tune split."""
@@ -74,8 +74,9 @@ class Config:
     """The run's folder. A run that was stopped goes on from there."""
 
 
-WINDOWS = (first_generated(1), first_generated(3), GENERATED)  # opener tokens that the behaviour direction is read on
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+WINDOWS = {"first 3": first_generated(3), "all": GENERATED, "last": Last()}  # opener tokens to read the behaviour on
+SPANS = {"all": ALL, "prompt": PROMPT}  # tokens to add it to
+STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
 NOT_RESULTS = ("out", "batch_size", "device_map")
 WHOLE = ("pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
 
@@ -101,7 +102,12 @@ def main(config: Config) -> None:
         questions = [prompt.text for prompt in requests.side("harmless", "fit", config.pairs)]
         answered = of_responses(questions, requests.refusals, requests.compliances, config.seed)
         everywhere = block_outs(range(layers))
-        behaviour = {w: stages.fitted(folder, f"behaviour_{w.stop or 'all'}", runner, answered, everywhere, w, config.method) for w in WINDOWS}
+        behaviour = {
+            name: stages.fitted(
+                folder, f"behaviour_{name.replace(' ', '_')}", runner, answered, everywhere, tokens, config.method
+            )
+            for name, tokens in WINDOWS.items()
+        }
 
     # 2. The condition direction: harmful against harmless prompts, the mean over each prompt's tokens.
     with folder.timed("condition"):
@@ -112,13 +118,15 @@ def main(config: Config) -> None:
     with folder.timed("condition_point"):
         when = stages.condition_point(folder, runner, requests, concept, config.score, config.pairs)
 
-    # 4. The dose: which tokens to read the direction on, which layers to steer and how hard, on the tune split.
+    # 4. The dose: which tokens to read the direction on and to add it to, at which layers and how hard, on the tune split.
     with folder.timed("dose"):
         strengths = STRENGTHS if config.strength is None else (config.strength,)
-        doses = [tune.Dose(window, band, strength) for window, band, strength in product(WINDOWS, bands, strengths)]
+        doses = [tune.Dose(*choice) for choice in product(WINDOWS, SPANS, bands, strengths)]
         directions = {dose: {site: behaviour[dose.window][site] for site in block_outs(dose.layers)} for dose in doses}
-        programs = {dose: add(directions[dose], dose.strength) for dose in doses}
-        dose = stages.dose(folder, runner, requests, programs, judge, config.max_broken, config.tune_prompts, config.max_new_tokens)
+        programs = {dose: add(directions[dose], dose.strength, SPANS[dose.span]) for dose in doses}
+        dose = stages.dose(
+            folder, runner, requests, programs, judge, config.max_broken, config.tune_prompts, config.max_new_tokens
+        )
 
     # 5. Five variants on the test split.
     with folder.timed("test"):
@@ -128,7 +136,7 @@ def main(config: Config) -> None:
             "unconditional": steer,
             "conditional": steer.when(when),
             "complement": steer.when(~when),
-            "random": add(fit.random_like(directions[dose], config.seed), dose.strength),
+            "random": add(fit.random_like(directions[dose], config.seed), dose.strength, SPANS[dose.span]),
         }
         save_programs(folder / "programs.safetensors", variants)
         prompts = [(side, prompt) for side in SIDES for prompt in requests.side(side, "test")]

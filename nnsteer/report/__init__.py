@@ -18,7 +18,8 @@ def write(folder: Folder) -> dict:
     draw(folder, summary)
     folder.write_text("report.html", page(folder, summary))
     console = Console()
-    for table in tables(summary):
+    for heading, table in tables(summary).items():
+        console.print(heading, soft_wrap=True)
         console.print(table)
     console.print(f"{folder / 'report.html'}  the page with figures and every answer", soft_wrap=True)
     return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +41,9 @@ def refusal(summary: dict) -> Figure:
         x = np.arange(len(cells)) + (i - 0.5) * 0.38
         rate = np.array([c["rate"] for c in cells])
         error = np.array([[c["rate"] - c["low"] for c in cells], [c["high"] - c["rate"] for c in cells]])
-        axes.bar(x, rate, 0.36, color=COLOURS[side], label=f"{side} prompts", yerr=error, error_kw={"elinewidth": 1, "capsize": 2})
+        axes.bar(
+            x, rate, 0.36, color=COLOURS[side], label=f"{side} prompts", yerr=error, error_kw={"elinewidth": 1, "capsize": 2}
+        )
         broken = [c["broken"] for c in cells]
         axes.bar(x, broken, 0.36, bottom=rate, color="none", edgecolor=GREY, hatch="////", label="broken" if i else None)
         for at, value, top in zip(x, rate, error[1] + rate, strict=True):
@@ -86,9 +89,9 @@ def scores_and_curves(condition: dict) -> Figure:
     left.axvline(condition["threshold"], color="black", linewidth=1, linestyle="--", label=f"fires {condition['fires_when']}")
     left.set(title=f"Condition scores on the test split, layer {condition['site']['layer']}", xlabel="score", ylabel="prompts")
     left.legend(frameon=False)
-    side = f"f1_{condition['fires_when']}"
+    curve_name = f"f1_{condition['fires_when']}"
     for colour, (site, curve) in zip(LINES * 20, condition["curves"].items(), strict=False):
-        right.plot(curve["thresholds"], curve[side], color=colour, linewidth=1.2, label=site)
+        right.plot(curve["thresholds"], curve[curve_name], color=colour, linewidth=1.2, label=site)
     right.plot(condition["threshold"], condition["f1"], "o", color="black", markersize=5, label="chosen")
     right.set(title=f"F1 on the tune split, firing {condition['fires_when']} the threshold", xlabel="threshold", ylim=(0, 1.02))
     right.legend(frameon=False, fontsize=8)
@@ -97,27 +100,30 @@ def scores_and_curves(condition: dict) -> Figure:
 
 
 def doses(dose: dict) -> Figure:
-    """Refused (solid) and broken (dotted) shares on the tune split against strength, one panel per reading window."""
-    trials = dose["trials"]
-    windows = list(dict.fromkeys((t["dose"]["window"]["first"], t["dose"]["window"]["stop"]) for t in trials))
-    figure = Figure(figsize=(3.6 * len(windows) + 1, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(windows), sharey=True, squeeze=False)[0]
-    bands = list(dict.fromkeys(tuple(t["dose"]["layers"]) for t in trials))
-    for axes, (first, stop) in zip(panels, windows, strict=True):
+    """Refused (solid) and broken (dotted) shares on the tune split against strength: a panel per tokens read and steered, a line
+    per set of layers."""
+    trials = [trial["dose"] | trial for trial in dose["trials"]]
+    spans, windows, bands = (sorted({str(t[key]): t[key] for t in trials}.values()) for key in ("span", "window", "layers"))
+    figure = Figure(figsize=(3.4 * len(windows) + 1, 2.7 * len(spans) + 0.6), layout="constrained")
+    panels = figure.subplots(len(spans), len(windows), sharex=True, sharey=True, squeeze=False)
+    for (i, span), (j, window) in product(enumerate(spans), enumerate(windows)):
+        axes = panels[i][j]
+        here = [t for t in trials if (t["span"], t["window"]) == (span, window)]
         for colour, band in zip(LINES * 20, bands, strict=False):
-            own = [t for t in trials if t["dose"]["window"] == {"first": first, "stop": stop} and tuple(t["dose"]["layers"]) == band]
-            x = [t["dose"]["strength"] for t in own]
-            marker = "o" if len(x) == 1 else None
+            own = [t for t in here if t["layers"] == band]
+            x, marker = [t["strength"] for t in own], "o" if len(own) == 1 else None
             axes.plot(x, [t["refused"] for t in own], color=colour, marker=marker, label=f"layers {band[0]}-{band[-1]}")
             axes.plot(x, [t["broken"] for t in own], color=colour, marker=marker, linestyle=":")
-        for t in trials:
-            if t["name"] == dose["chosen"] and t["dose"]["window"] == {"first": first, "stop": stop}:
-                axes.plot(t["dose"]["strength"], t["refused"], "o", color="black", markersize=9, fillstyle="none", label="chosen")
-        read = "all opener tokens" if stop is None else f"first {stop} opener token{'s' if stop > 1 else ''}"
-        axes.set(title=f"read on {read}", xlabel="strength, lengths of the direction", ylim=(-0.02, 1.02))
+        for t in here:
+            if t["name"] == dose["chosen"]:
+                axes.plot(t["strength"], t["refused"], "o", color="black", markersize=9, fillstyle="none")
+        axes.set_title(f"read on {window} opener tokens,\nadded to {span} tokens", fontsize=10)
+        axes.set(ylim=(-0.02, 1.02), xlabel="strength, lengths" if i == len(spans) - 1 else None)
         plain(figure, axes)
-        axes.legend(frameon=False, fontsize=8)
-    panels[0].set_ylabel("share of tune answers\n(solid refused, dotted broken)")
+    figure.supylabel("share of tune answers: solid refused, dotted broken", fontsize=9)
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(), frameon=False, ncols=len(bands), loc="outside lower center", fontsize=9
+    )
     return figure
 
 

@@ -16,7 +16,7 @@ from nnsteer.requests import SIDES
 FIGURES = {
     "refusal": "Share of test prompts refused, with 95 % Wilson intervals. Hatched: broken answers, which count as neither.",
     "kinds": "The same by kind of prompt.",
-    "condition": "Left: how the condition scores the test prompts. Right: the sweep on the tune split that chose layer and threshold.",
+    "condition": "Left: the condition's scores on the test prompts. Right: the sweep on the tune split that chose its point.",
     "dose": "The search on the tune split that chose reading window, layers and strength.",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from nnsteer.data import bundled
@@ -12,8 +13,8 @@ from nnsteer.requests import SIDES
 LABELS = {
     "baseline": "baseline",
     "unconditional": "steered always",
-    "conditional": "steered when harmful",
-    "complement": "steered unless harmful",
+    "conditional": "steered if harmful",
+    "complement": "steered if not",
     "random": "random direction",
 }
 MEASURED = {"baseline": "base", "unconditional": "+ refusal", "conditional": "+ condition"}  # CAST Table 3's columns
@@ -44,35 +45,36 @@ def cell(rows: list[dict], variant: str, side: str) -> dict:
     return {"rate": rate.rate, "low": rate.low, "high": rate.high, "n": rate.n, "broken": broken}
 
 
-def tables(summary: dict) -> list[Table]:
-    """The tables for the terminal."""
-    rates = Table(title="Refused on the test split, with 95 % Wilson intervals", title_justify="left")
-    for column in ("", "harmful", "harmless", "broken"):
-        rates.add_column(column, justify="left" if not column else "right")
+def tables(summary: dict) -> dict[str, Table]:
+    """The tables for the terminal, by heading."""
+    rates = plain_table("", "harmful", "harmless", "broken, %")
     for variant, label in LABELS.items():
         harmful, harmless = (summary["variants"][variant][side] for side in SIDES)
-        rates.add_row(label, interval(harmful), interval(harmless), f"{harmful['broken']:.1%} / {harmless['broken']:.1%}")
+        broken = f"{100 * harmful['broken']:.1f} / {100 * harmless['broken']:.1f}"
+        rates.add_row(label, interval(harmful), interval(harmless), broken)
     c = summary["condition"]
-    sign = ">" if c["fires_when"] == "above" else "<="
-    condition = Table(title=f"Condition: score at layer {c['layer']} {sign} {c['threshold']:.5g}", title_justify="left")
-    for column in ("", "F1", "precision", "recall"):
-        condition.add_column(column, justify="left" if not column else "right")
+    quality = plain_table("", "F1", "precision", "recall")
     for split in c["f1"]:
-        condition.add_row(split, *(f"{c[name][split]:.3f}" for name in ("f1", "precision", "recall")))
-    return [rates, condition, paper_table()]
+        quality.add_row(split, *(f"{c[name][split]:.3f}" for name in ("f1", "precision", "recall")))
+    paper = plain_table("", *MEASURED.values())
+    for row in bundled("cast_table3.jsonl"):
+        paper.add_row(row["model"], *("{:.1f} / {:.1f}".format(*row[name]) for name in MEASURED))
+    sign = ">" if c["fires_when"] == "above" else "<="
+    return {
+        "Refused on the test split, with 95 % Wilson intervals": rates,
+        f"The condition: score at layer {c['layer']} {sign} {c['threshold']:.5g}": quality,
+        "For comparison, the paper's figures (CAST, Table 3; not measured here): harmful / harmless refusal, %": paper,
+    }
+
+
+def plain_table(*columns: str) -> Table:
+    """Numbers to the right, no frame."""
+    table = Table(box=SIMPLE)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return table
 
 
 def interval(cell: dict) -> str:
     """`97.8 % [95.2, 99.0]`."""
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
-
-
-def paper_table() -> Table:
-    """The figures that CAST reports; not measured here."""
-    table = Table(title="For comparison: the paper's figures (CAST, Table 3), harmful / harmless refusal %", title_justify="left")
-    table.add_column("model")
-    for label in MEASURED.values():
-        table.add_column(label, justify="right")
-    for row in bundled("cast_table3.jsonl"):
-        table.add_row(row["model"], *("{:.1f} / {:.1f}".format(*row[name]) for name in MEASURED))
-    return table
