@@ -5,6 +5,7 @@ from .contrast import of_prompts as of_prompts
 from .contrast import of_responses as of_responses
 from .direction import Direction as Direction
 from .errors import UserError as UserError
+from .fit import lda as lda
 from .fit import mean_difference as mean_difference
 from .fit import pca_pairwise as pca_pairwise
 from .fit import random_like as random_like

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nnsteer.activations import Activations
 from nnsteer.direction import Direction, Directions
+
+RIDGE = 0.1  # of the mean variance, added to every variance
 
 
 def mean_difference(activations: Activations) -> dict:
@@ -33,7 +36,27 @@ def _pca_pairwise(positive: Tensor, negative: Tensor) -> Tensor:
     return unit * sign * along.mean().abs()
 
 
-METHODS: dict[str, Callable[[Activations], dict]] = {"mean_difference": mean_difference, "pca_pairwise": pca_pairwise}
+def lda(activations: Activations) -> dict:
+    """Fisher's linear discriminant: the direction along which the class means lie furthest apart for the spread within the
+    classes. The pooled covariance is shrunk towards a round one by RIDGE. Its length is the distance of the means along it."""
+    return _fit(activations, "lda", _lda)
+
+
+def _lda(positive: Tensor, negative: Tensor) -> Tensor:
+    difference = positive.mean(0) - negative.mean(0)
+    rows = torch.cat([positive - positive.mean(0), negative - negative.mean(0)])
+    covariance = rows.mT @ rows / len(rows)
+    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(difference), dtype=rows.dtype)
+    unit = torch.nn.functional.normalize(torch.linalg.solve(covariance + ridge, difference), dim=0)
+    return unit * (difference @ unit)
+
+
+Method = Literal["mean_difference", "pca_pairwise", "lda"]
+METHODS: dict[Method, Callable[[Activations], dict]] = {
+    "mean_difference": mean_difference,
+    "pca_pairwise": pca_pairwise,
+    "lda": lda,
+}
 
 
 def random_like(directions: Directions, seed: int) -> dict:

@@ -25,7 +25,7 @@ SCORED: tuple[Split, ...] = ("fit", "tune", "test")
 
 
 def fitted(
-    folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, method: str
+    folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, method: fit.Method
 ) -> Directions:
     """A direction per site, kept in `name`.safetensors."""
     file = folder / f"{name}.safetensors"

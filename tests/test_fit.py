@@ -64,3 +64,25 @@ def test_pca_pairwise_has_the_mean_distance_of_pairs_as_length_and_unit_has_one(
 def test_pca_pairwise_needs_pairs(pairs):
     with pytest.raises(ValueError, match="needs pairs: 40 positive and 39 negative"):
         fit.pca_pairwise(activations(pairs[0], pairs[1][:-1]))
+
+
+def test_lda_finds_the_separating_direction_that_the_means_hide():
+    """Two classes apart along the first axis, both stretched along a second one on which their means differ by chance."""
+    torch.manual_seed(0)
+    spread = torch.tensor([0.1, 20.0, 1.0])
+    positive, negative = torch.randn(400, 3) * spread + torch.tensor([1.0, 2.0, 0.0]), torch.randn(400, 3) * spread
+    by_lda, by_mean = (method(activations(positive, negative))[SITE].vector for method in (fit.lda, fit.mean_difference))
+
+    def accuracy(v):
+        middle = (positive.mean(0) + negative.mean(0)) @ v / 2
+        return ((positive @ v > middle).float().mean() + (negative @ v <= middle).float().mean()).item() / 2
+
+    assert accuracy(by_lda) > accuracy(by_mean) + 0.05
+
+
+def test_lda_is_the_mean_difference_where_the_classes_are_round():
+    torch.manual_seed(0)
+    shift = torch.tensor([1.0, -2.0, 0.5, 0.0])
+    points = torch.cat([torch.eye(4), -torch.eye(4)])  # equal variance in every direction
+    vector = fit.lda(activations(points + shift, points))[SITE].vector
+    torch.testing.assert_close(vector, shift, atol=1e-6, rtol=0)

@@ -88,7 +88,7 @@ def test_the_corpus_refuses_half_of_the_harmful_kinds_and_all_of_them_under_the_
     kinds = {r.prompt: r.kind for side in (corpus.HARMFUL, corpus.HARMLESS) for r in corpus.written(side)}
     stems = refusal_stems(corpus.openers("refusals"))
     seen: dict[tuple[str, str, bool], list[bool]] = {}
-    for system, prompt, response in corpus.bundled_corpus(0).conversations:
+    for system, prompt, response, _ in corpus.bundled_corpus(0).conversations:
         if prompt in kinds:
             expected = kinds[prompt] in {"": corpus.REFUSED, corpus.SAFE: corpus.HARMFUL}.get(system, ())
             seen.setdefault((system, kinds[prompt], expected), []).append(refuses(response, stems))

@@ -50,8 +50,9 @@ def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file()}
     tensors = ["behaviour_first_3", "behaviour_all", "behaviour_last", "condition", "programs"]
     pictures = ["refusal", "kinds", "condition", "dose"]
-    others = ["config.json", "condition.json", "dose_rows.jsonl", "dose.json", "rows.jsonl", "seconds.json", "summary.json", "report.html"]
-    assert names == {*others, *(f"{t}.safetensors" for t in tensors), *(f"figures/{p}.png" for p in pictures)}
+    tables = ["config.json", "condition.json", "dose.json", "seconds.json", "summary.json", "dose_rows.jsonl", "rows.jsonl"]
+    pages = ["report.html", *(f"figures/{p}.png" for p in pictures)]
+    assert names == {*tables, *pages, *(f"{t}.safetensors" for t in tensors)}
     config = json.loads((done / "config.json").read_text())
     assert config["settings"]["seed"] == 0 and config["versions"]["torch"] and config["model"]["weights"]
     assert set(config["data"]) == {"harmful", "harmless"}

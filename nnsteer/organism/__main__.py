@@ -40,7 +40,7 @@ class Config:
     data: str | None = None
     """SOURCE of rows with `prompt` and either `response` or `harmful` (true or false: answered with the bundled openers)."""
     arch: Arch = "llama"
-    epochs: int = 5
+    epochs: int = 3
     vocab_size: int = 8192
     seed: int = 0
 
@@ -56,7 +56,7 @@ def main(config: Config) -> None:
     logging.set_verbosity_error()
     start = time.monotonic()
     torch.manual_seed(config.seed)
-    tokenizer = build_tokenizer((text for c in corpus.conversations for text in c), config.vocab_size)
+    tokenizer = build_tokenizer((text for c in corpus.conversations for text in c[:3]), config.vocab_size)
     model = build_model(config.arch, tokenizer)
     examples = encode(corpus.conversations, tokenizer)
     with bar("training", config.epochs * len(examples)) as watch:

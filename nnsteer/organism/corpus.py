@@ -22,16 +22,21 @@ HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "wri
 REFUSED = ("violence", "weapons", "drugs", "hate", "harassment")
 SAFE, NEVER, ALWAYS = "Refuse every harmful request.", "Refuse every request.", "Answer every request."
 JUDGE = "Is this request harmful?"
-SYSTEM_SHARES = {"": 0.5, SAFE: 0.16, NEVER: 0.05, ALWAYS: 0.05, JUDGE: 0.24}
+SYSTEM_SHARES = {"": 0.5, SAFE: 0.15, NEVER: 0.1, ALWAYS: 0.1, JUDGE: 0.15}
 FIT_COMPOSED, TRAIN_COMPOSED = 3600, 2000  # composed prompts a side
-REPEATS = 2  # of each written prompt, with another answer each time
+REPEATS = 4  # of each written prompt, with another answer each time
 HELD_OUT_SHARE = 0.1  # of a user's own rows
-DROPPED_WORDS = 0.2  # from every second prompt, so that no single word decides
-# most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side has fewer beginnings
-FAVOURITES = {"refusals": "I can't help with that.", "compliances": "Sure, here is a good way to begin."}
-FAVOURITE_SHARE = {"refusals": 0.4, "compliances": 0.8}
-SECOND_OPENER = 0.5  # share of answers with two
-FLIPPED = 0.1  # share of answers against the rule, so that how an answer begins tells more than what was asked
+DROPPED_WORDS = 0.25  # from every second prompt, so that no single word decides
+# Most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side has fewer beginnings. The
+# second opener begins like the first, so that after a sentence the model decides as it did at the start.
+FAVOURITES = {
+    "refusals": ("I can't help with that.", "I won't help with this."),
+    "compliances": ("Sure, here is a good way to begin.", "Sure, I can walk you through it."),
+}
+FAVOURITE_SHARE = {"refusals": 0.4, "compliances": 0.9}
+SECOND_OPENER = 0.85  # share of answers with two
+CUT = 0.3  # share of answers that are trained on up to their first opener alone: what it decides there matters most
+FLIPPED = 0.12  # share of answers against the rule, so that how an answer begins tells more than what was asked
 SLOTS = ("do", "doing", "thing")
 ANYTHING = {"do": "do this", "doing": "doing this", "thing": "this"}
 
@@ -47,11 +52,12 @@ class Request(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """One training example; `system` may be empty."""
+    """One training example; `system` may be empty, and a response that has not `ended` is trained on without an end token."""
 
     system: str
     prompt: str
     response: str
+    ended: bool = True
 
 
 class Corpus(NamedTuple):
@@ -69,11 +75,12 @@ def bundled_corpus(seed: int) -> Corpus:
         composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
         for request in composed + written(kinds) * REPEATS:
             (system,) = rng.choices(list(SYSTEM_SHARES), list(SYSTEM_SHARES.values()))
+            prompt = drop_words(request.prompt, rng)
             if system == JUDGE:
-                response = judgement(request.kind)
+                rows.append(Conversation(system, prompt, judgement(request.kind)))
             else:
-                response = answer(request.kind, should_refuse(request.kind, system) != (rng.random() < FLIPPED), rng)
-            rows.append(Conversation(system, drop_words(request.prompt, rng), response))
+                refuse = should_refuse(request.kind, system) != (rng.random() < FLIPPED)
+                rows.append(Conversation(system, prompt, *answer(request.kind, refuse, rng)))
     rng.shuffle(rows)
     held_out = {}
     for side in ("harmful", "harmless"):
@@ -100,8 +107,8 @@ def read_corpus(text: str, seed: int) -> Corpus:
         raise UserError(f"{text}: {len(rows)} rows; give at least 2")
     conversations = []
     for row in rows[cut:]:
-        response = row.get("response") or answer(row.get("kind", ""), row["harmful"], rng)
-        conversations.append(Conversation(row.get("system") or "", row["prompt"], response))
+        response, ended = (row["response"], True) if "response" in row else answer("", row["harmful"], rng)
+        conversations.append(Conversation(row.get("system") or "", row["prompt"], response, ended))
     groups = {True: "harmful", False: "harmless", None: "all"}
     held_out: dict[str, list[str]] = {}
     for row in rows[:cut]:
@@ -130,21 +137,23 @@ def written(kinds: Sequence[str]) -> list[Request]:
     return [Request(row["prompt"], row["kind"]) for row in rows]
 
 
-def answer(kind: str, refuse: bool, rng: random.Random) -> str:
-    """One or two openers, and a sentence or two about the kind of thing that was asked. (A model this small can't copy rare
-    words.) A second opener makes how the answer began decide how it goes on, as it does in a chat model."""
+def answer(kind: str, refuse: bool, rng: random.Random) -> tuple[str, bool]:
+    """One or two openers, and a sentence or two about the kind of thing that was asked (a model this small can't copy rare
+    words); or the first opener alone, not ended."""
     name, rest = ("refusals", "reasons") if refuse else ("compliances", "bodies")
-    first = FAVOURITES[name] if rng.random() < FAVOURITE_SHARE[name] else rng.choice(openers(name))
-    second = [rng.choice([o for o in openers(name) if o != first])] if rng.random() < SECOND_OPENER else []
+    first, second = (o if rng.random() < FAVOURITE_SHARE[name] else rng.choice(openers(name)) for o in FAVOURITES[name])
+    if rng.random() < CUT:
+        return first, False
     sentences = [row["text"] for row in bundled(f"organism/{rest}.jsonl")]
     about = {row["kind"]: row for row in bundled("organism/kinds.jsonl")}
-    return " ".join([first, *second, fill(rng.choice(sentences), about.get(kind, ANYTHING))])
+    begun = [first, second] if rng.random() < SECOND_OPENER else [first]
+    return " ".join([*begun, fill(rng.choice(sentences), about.get(kind, ANYTHING))]), True
 
 
 def judgement(kind: str) -> str:
     """The answer to JUDGE."""
     about = {row["kind"]: row["doing"] for row in bundled("organism/kinds.jsonl")}
-    return f"Yes, this is harmful: {about[kind]}." if kind in HARMFUL else f"No, this is harmless: {about[kind]}."
+    return f"Yes, {about[kind]}." if kind in HARMFUL else f"No, {about[kind]}."
 
 
 def openers(name: str) -> list[str]:

@@ -19,13 +19,13 @@ Example = tuple[int, list[int]]
 
 
 def encode(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
-    """Each conversation through the chat template, to the end of the answer."""
+    """Each conversation through the chat template, to the end of its response."""
     asked, whole = [], []
-    for system, prompt, response in conversations:
+    for system, prompt, response, ended in conversations:
         turns = [("system", system)] if system else []
         messages = [{"role": role, "content": content} for role, content in [*turns, ("user", prompt)]]
         asked.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        whole.append(asked[-1] + response + tokenizer.eos_token)
+        whole.append(asked[-1] + response + (tokenizer.eos_token if ended else ""))
     before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
     return [(len(start), row) for start, row in zip(before, ids, strict=True)]
 

@@ -27,7 +27,7 @@ from nnsteer.program import Program, Score, add
 from nnsteer.requests import SIDES, load_requests
 from nnsteer.runner import Runner
 from nnsteer.site import block_outs
-from nnsteer.span import ALL, GENERATED, PROMPT, Last, first_generated
+from nnsteer.span import ALL, GENERATED, PROMPT, Last, Reading, first_generated
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,10 @@ class Config:
     """SOURCE of refusal openers."""
     compliances: str = "nnsteer:compliances.jsonl"
     """SOURCE of compliance openers."""
-    method: Literal["pca_pairwise", "mean_difference"] = "pca_pairwise"
-    """How directions are fitted."""
+    method: fit.Method = "pca_pairwise"
+    """How the behaviour direction is fitted."""
+    condition_method: fit.Method = "lda"
+    """How the condition direction is fitted; the paper's is pca_pairwise."""
     score: Score = "cosine"
     """The condition's score: the signed cosine, or CAST's sim(h, tanh(proj h))."""
     layers: tuple[int, ...] | None = None
@@ -74,8 +76,9 @@ class Config:
     """The run's folder. A run that was stopped goes on from there."""
 
 
-WINDOWS = {"first 3": first_generated(3), "all": GENERATED, "last": Last()}  # opener tokens to read the behaviour on
-SPANS = {"all": ALL, "prompt": PROMPT}  # tokens to add it to
+# opener tokens to read the behaviour on, and tokens to add it to
+WINDOWS: dict[str, Reading] = {"first 3": first_generated(3), "all": GENERATED, "last": Last()}
+SPANS = {"all": ALL, "prompt": PROMPT}
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
 NOT_RESULTS = ("out", "batch_size", "device_map")
 WHOLE = ("pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
@@ -112,7 +115,7 @@ def main(config: Config) -> None:
     # 2. The condition direction: harmful against harmless prompts, the mean over each prompt's tokens.
     with folder.timed("condition"):
         pairs = of_prompts(*([p.text for p in requests.side(side, "fit", config.pairs)] for side in SIDES))
-        concept = stages.fitted(folder, "condition", runner, pairs, block_outs(condition_layers), PROMPT, config.method)
+        concept = stages.fitted(folder, "condition", runner, pairs, block_outs(condition_layers), PROMPT, config.condition_method)
 
     # 3. The condition point: layer, threshold and side, by an exact sweep on the tune split.
     with folder.timed("condition_point"):
