@@ -49,8 +49,13 @@ def plan(conditions: Sequence[Condition], visits: dict[Site, dict]) -> dict:
     """Conditions as plain values, visits in forward order."""
     return {
         "conditions": [lower_condition(condition) for condition in conditions],
-        "visits": [visits[site] for site in sorted(visits, key=lambda site: site.order)],
+        "visits": [visits[site] | {"decodes": decodes(visits[site])} for site in sorted(visits, key=lambda site: site.order)],
     }
+
+
+def decodes(visit: dict) -> bool:
+    """Whether an edit of the visit can touch a generated token; if not, decode steps pass the site by."""
+    return any(edit["stop"] is None or edit["stop"] > 0 for edit in visit["edits"])
 
 
 def reading_visits(conditions: Sequence[Condition], layout: Layout) -> dict[Site, dict]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import fmean
 
 from torch import Tensor
 
@@ -85,14 +86,8 @@ def dose(
     trials = []
     for candidate in programs:
         own = [row for row in rows if row.variant == str(candidate)]
-        trials.append(tune.Trial(candidate, mean(row.refused for row in own), mean(row.broken for row in own)))
+        trials.append(tune.Trial(candidate, fmean(r.refused for r in own), fmean(r.broken for r in own)))
     best = tune.choose(trials, max_broken)
     facts = [{"name": str(trial.dose), **asdict(trial)} for trial in trials]
     folder.write_json("dose.json", {"chosen": str(best.dose), "trials": facts})
     return best.dose
-
-
-def mean(flags: Iterable[bool]) -> float:
-    """The share that is true."""
-    values = list(flags)
-    return sum(values) / len(values)

@@ -118,7 +118,7 @@ def generate(
                     seen = mask if prefill else last
                     offsets = ops.prefill_offsets(mask, batch.response_lengths) if prefill else ops.decode_offsets(mask, step)
                     for module, v in visits:
-                        if not prefill and not v["edits"]:
+                        if not prefill and not v["decodes"]:
                             continue
                         output = module.input if v["input"] else module.output
                         h = ops.hidden(output)

@@ -125,8 +125,8 @@ class Trial:
 
 
 def choose(trials: Sequence[Trial], max_broken: float) -> Trial:
-    """The dose that refuses most among those that break at most `max_broken` of the answers; ties go to fewer broken
-    answers, then to the smaller strength. Raises UserError when every dose breaks more."""
+    """The dose that refuses most among those that break at most `max_broken` of the answers; ties go to fewer
+    broken answers, then to the smallest strength. Raises UserError when every dose breaks more."""
     whole = [trial for trial in trials if trial.broken <= max_broken]
     if not whole:
         least = min(trial.broken for trial in trials)

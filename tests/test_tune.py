@@ -83,7 +83,7 @@ def test_the_dose_refuses_most_within_the_limit_on_broken_answers():
         tune.choose(trials[2:], max_broken=0.05)
 
 
-def test_equally_good_doses_tie_to_the_whole_text_and_then_to_the_weaker():
+def test_equally_good_doses_tie_to_the_whole_text_and_then_to_the_weakest():
     assert tune.choose([trial(0.9, 0.04, 0.5), trial(0.9, 0.0, 2.0), trial(0.9, 0.0, 1.0)], 0.05).dose.strength == 1.0
 
 

@@ -9,7 +9,7 @@ refuse harmful requests, and only those, by adding a refusal direction when a co
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from itertools import chain, product
+from itertools import chain, cycle, product
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -62,7 +62,9 @@ class Config:
     condition_layers: tuple[int, ...] | None = None
     """Layers at which the condition may be read; the first half when not given."""
     pairs: int = 1000
-    """Pairs of texts that each direction is fitted on, at most."""
+    """Pairs of texts that the behaviour direction is fitted on, at most."""
+    condition_pairs: int = 4000
+    """Pairs of prompts that the condition direction is fitted on, at most (the paper: 4,050)."""
     tune_prompts: int = 20
     """Prompts a side on which each way to steer is tried."""
     max_broken: float = 0.05
@@ -80,8 +82,9 @@ class Config:
 WINDOWS: dict[str, Reading] = {"first 3": first_generated(3), "all": GENERATED, "last": Last()}
 SPANS = {"all": ALL, "prompt": PROMPT}
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
+DRAWS = 16  # random directions that the control's prompts take in turn: one alone can move refusal far either way
 NOT_RESULTS = ("out", "batch_size", "device_map")
-WHOLE = ("pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
+WHOLE = ("pairs", "condition_pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
 
 
 def main(config: Config) -> None:
@@ -114,12 +117,12 @@ def main(config: Config) -> None:
 
     # 2. The condition direction: harmful against harmless prompts, the mean over each prompt's tokens.
     with folder.timed("condition"):
-        pairs = of_prompts(*([p.text for p in requests.side(side, "fit", config.pairs)] for side in SIDES))
+        pairs = of_prompts(*([p.text for p in requests.side(side, "fit", config.condition_pairs)] for side in SIDES))
         concept = stages.fitted(folder, "condition", runner, pairs, block_outs(condition_layers), PROMPT, config.condition_method)
 
     # 3. The condition point: layer, threshold and side, by an exact sweep on the tune split.
     with folder.timed("condition_point"):
-        when = stages.condition_point(folder, runner, requests, concept, config.score, config.pairs)
+        when = stages.condition_point(folder, runner, requests, concept, config.score, config.condition_pairs)
 
     # 4. The dose: which tokens to read the direction on and to add it to, at which layers and how hard, on the tune split.
     with folder.timed("dose"):
@@ -139,11 +142,13 @@ def main(config: Config) -> None:
             "unconditional": steer,
             "conditional": steer.when(when),
             "complement": steer.when(~when),
-            "random": add(fit.random_like(directions[dose], config.seed), dose.strength, SPANS[dose.span]),
         }
-        save_programs(folder / "programs.safetensors", variants)
+        draws = [fit.random_like(directions[dose], config.seed + i) for i in range(DRAWS)]
+        controls = {f"random_{i}": add(draw, dose.strength, SPANS[dose.span]) for i, draw in enumerate(draws)}
+        save_programs(folder / "programs.safetensors", variants | controls)
         prompts = [(side, prompt) for side in SIDES for prompt in requests.side(side, "test")]
         asked = [Asked(name, side, prompt, program) for name, program in variants.items() for side, prompt in prompts]
+        asked += [Asked("random", *one, program) for one, program in zip(prompts, cycle(controls.values()), strict=False)]
         ask(folder, "rows.jsonl", runner, asked, judge, config.max_new_tokens)
 
     # 6. The summary, the figures and the page.

@@ -9,6 +9,8 @@ from nnsteer.report.figures import draw
 from nnsteer.report.page import page
 from nnsteer.report.summary import summarise, tables
 
+WIDTH = 100  # the tables' at least; a narrower terminal wraps their lines
+
 
 def write(folder: Folder) -> dict:
     """Writes summary.json, the figures and report.html from what lies in the folder, prints the tables, and returns the
@@ -17,7 +19,7 @@ def write(folder: Folder) -> dict:
     folder.write_json("summary.json", summary)
     draw(folder, summary)
     folder.write_text("report.html", page(folder, summary))
-    console = Console()
+    console = Console(width=max(WIDTH, Console().width))
     for heading, table in tables(summary).items():
         console.print(heading, soft_wrap=True)
         console.print(table)

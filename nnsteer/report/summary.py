@@ -47,7 +47,7 @@ def cell(rows: list[dict], variant: str, side: str) -> dict:
 
 def tables(summary: dict) -> dict[str, Table]:
     """The tables for the terminal, by heading."""
-    rates = plain_table("", "harmful", "harmless", "broken, %")
+    rates = plain_table("", "harmful", "harmless", "broken")
     for variant, label in LABELS.items():
         harmful, harmless = (summary["variants"][variant][side] for side in SIDES)
         broken = f"{100 * harmful['broken']:.1f} / {100 * harmless['broken']:.1f}"
