@@ -8,7 +8,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,17 +36,22 @@ def run(config: type[T], main: Callable[[T], Any], description: str, args: Seque
 def parse(config: type[T], description: str, args: list[str]) -> T:
     """The options over the values of `--config FILE.toml`, over the defaults."""
     chosen, rest = preset(args)
-    default = config()
-    if chosen is not None:
-        default = replace(default, **read_preset(chosen, default))  # type: ignore[type-var]
+    values = {} if chosen is None else read_preset(chosen, config)
+    given = {arg.split("=")[0].removeprefix("--").replace("-", "_") for arg in rest if arg.startswith("--")}
+    below = [word for name, value in values.items() if name not in given for word in as_option(name, value)]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config, args=rest, default=default, description=description)
+            return tyro.cli(config, args=below + rest, description=description)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(f"{one_line(said.getvalue())}; see --help") from None
+
+
+def as_option(name: str, value: Any) -> list[str]:
+    """A preset's value as it would be typed, so that it is checked like one."""
+    return [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
 
 
 def preset(args: list[str]) -> tuple[Path | None, list[str]]:
@@ -59,15 +64,15 @@ def preset(args: list[str]) -> tuple[Path | None, list[str]]:
     return None, args
 
 
-def read_preset(path: Path, default: Any) -> dict[str, Any]:
-    """The values of a TOML file, each an option's name with underscores, of the type of its default."""
+def read_preset(path: Path, config: Any) -> dict[str, Any]:
+    """The values of a TOML file, by option name with underscores."""
     try:
         values = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError:
         raise UserError(f"--config {path}: no such file; give a preset like recipes/refusal.toml") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"--config {path}: not TOML ({error})") from None
-    known = {field.name: field for field in fields(default)}
+    known = [field.name for field in fields(config)]
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UserError(f"--config {path}: no such option: {', '.join(unknown)}; known: {', '.join(known)}")

@@ -119,8 +119,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     """The rows after the kill, half a line at its end, come back; no other row is generated again."""
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
-    before = (out / "rows.jsonl").read_bytes()
-    cut = before.splitlines(keepends=True)
+    before = lines(out / "rows.jsonl")
+    cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
     (out / "rows.jsonl").write_bytes(b"".join(cut[:40]) + cut[40][:25])
     (out / "summary.json").unlink()
     asked = []
@@ -128,7 +128,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     monkeypatch.setattr(Runner, "generate", lambda self, prompts, *a: asked.extend(prompts) or generate(self, prompts, *a))
     main(replace(config, out=out, batch_size=7))
     assert len(asked) == len(cut) - 40
-    assert (out / "rows.jsonl").read_bytes() == before
+    for row, old in zip(lines(out / "rows.jsonl"), before, strict=True):
+        assert row == old | {name: pytest.approx(old[name], abs=2e-4) for name in ("drift", "score")}  # the batches differ
     assert (
         json.loads((out / "summary.json").read_text())["variants"] == json.loads((done / "summary.json").read_text())["variants"]
     )
