@@ -20,6 +20,11 @@ class Batch:
     mask: Tensor
     response_lengths: Tensor
 
+    @property
+    def prompt_lengths(self) -> Tensor:
+        """The number of tokens of each prompt, [row]."""
+        return self.mask.sum(1) - self.response_lengths
+
 
 @dataclass(frozen=True)
 class Chat:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
+from nnsteer.condition import AllOf, Condition, When
+from nnsteer.direction import Direction
 from nnsteer.errors import UserError
 from nnsteer.layout import Layout
-from nnsteer.program import Ablate, Add, Affine, Condition, Op, Program
-from nnsteer.site import Site
+from nnsteer.op import Ablate, AblateSubspace, Add, Affine, BoundNorm, Clamp, Custom, Edit, KeepNorm, Op, Rotate
+from nnsteer.program import Program, Step
+from nnsteer.site import Place
+from nnsteer.span import Positions, Where
 
 
 def lower(programs: Sequence[Program], layout: Layout) -> dict:
     """The plan for a batch in which row i runs `programs[i]`.
 
-    `conditions` lists the distinct conditions; `visits` lists the sites to touch, first to last, each with the conditions
+    `conditions` lists the distinct conditions; `visits` lists the modules to touch, first to last, each with the conditions
     to read and the edits to make there; `ahead` says that some edit comes before the condition that decides it, so that
     the conditions need a pass of their own first.
     """
@@ -24,83 +29,149 @@ def lower(programs: Sequence[Program], layout: Layout) -> dict:
     visits = reading_visits(conditions, layout)
     for program in distinct:
         rows = None if len(distinct) == 1 else torch.tensor([p == program for p in programs])
-        for step in program.steps:
-            edit = tensors(step.op) | {
-                "first": step.span.first,
-                "stop": step.span.stop,
-                "rows": rows,
-                "condition": None if step.when is None else conditions.index(step.when),
-            }
-            visit(visits, step.site, layout)["edits"].append(edit)
-    return plan(conditions, visits) | {"ahead": any(edits_before_reading(program) for program in distinct)}
+        for step in sorted(program.steps, key=lambda step: step.site.order):
+            visit(visits, step.site, layout)["edits"].append(lower_step(step, conditions, rows, layout))
+    return plan(conditions, visits, layout) | {"ahead": any(edits_before_reading(program) for program in distinct)}
 
 
 def reading_plan(conditions: Sequence[Condition], layout: Layout) -> dict:
     """The plan that only reads `conditions`."""
-    return plan(conditions, reading_visits(conditions, layout))
+    return plan(conditions, reading_visits(conditions, layout), layout)
 
 
 def distinct_conditions(programs: Sequence[Program]) -> list[Condition]:
     """Each condition once, in the order in which a batch's plan numbers them."""
-    return list(dict.fromkeys(step.when for p in dict.fromkeys(programs) for step in p.steps if step.when is not None))
+    return list(dict.fromkeys(c for program in dict.fromkeys(programs) for c in program.conditions))
 
 
-def plan(conditions: Sequence[Condition], visits: dict[Site, dict]) -> dict:
+def plan(conditions: Sequence[Condition], visits: dict[tuple, dict], layout: Layout) -> dict:
     """Conditions as plain values, visits in forward order."""
+    ordered = sorted(visits.values(), key=lambda visit: visit["order"])
     return {
-        "conditions": [lower_condition(condition) for condition in conditions],
-        "visits": [visits[site] | {"decodes": decodes(visits[site])} for site in sorted(visits, key=lambda site: site.order)],
+        "conditions": [lower_condition(condition, layout) for condition in conditions],
+        "visits": [visit | {"decodes": any(map(decodes, visit["edits"]))} for visit in ordered],
     }
 
 
-def decodes(visit: dict) -> bool:
-    """Whether an edit of the visit can touch a generated token; if not, decode steps pass the site by."""
-    return any(edit["stop"] is None or edit["stop"] > 0 for edit in visit["edits"])
+def decodes(edit: dict) -> bool:
+    """Whether an edit can touch a generated token; where none can, decode steps pass the module by."""
+    where = edit["where"]
+    if where["at"] is not None:
+        return any(position >= 0 for position in where["at"])
+    return where["stop"] is None or where["stop"] > 0
 
 
-def reading_visits(conditions: Sequence[Condition], layout: Layout) -> dict[Site, dict]:
-    """One visit per site at which a condition is read."""
-    visits: dict[Site, dict] = {}
+def reading_visits(conditions: Sequence[Condition], layout: Layout) -> dict[tuple, dict]:
+    """One visit per module at which a condition is read."""
+    visits: dict[tuple, dict] = {}
     for number, condition in enumerate(conditions):
         visit(visits, condition.site, layout)["conditions"].append(number)
     return visits
 
 
-def visit(visits: dict[Site, dict], site: Site, layout: Layout) -> dict:
-    """The entry of `site`, made on first use."""
-    new = {"path": layout.path(site), "input": site.stream == "block_in", "conditions": [], "edits": []}
-    return visits.setdefault(site, new)
+def visit(visits: dict[tuple, dict], site: Place, layout: Layout) -> dict:
+    """The entry of the site's module, made on first use; the heads of a layer share one."""
+    key = layout.path(site), layout.reads_input(site)
+    new = {"path": key[0], "input": key[1], "order": site.order, "conditions": [], "edits": []}
+    return visits.setdefault(key, new)
 
 
 def edits_before_reading(program: Program) -> bool:
     """Whether the first edit comes before the last condition, which is read from the unsteered prompt."""
-    read = [step.when.site.order for step in program.steps if step.when is not None]
+    read = [condition.site.order for condition in program.conditions]
     return bool(read) and min(step.site.order for step in program.steps) < max(read)
 
 
-def lower_condition(condition: Condition) -> dict:
+def lower_condition(condition: Condition, layout: Layout) -> dict:
     """A condition as plain values."""
     return {
         "vector": condition.direction.vector,
+        "origin": condition.direction.origin,
         "threshold": condition.threshold,
         "above": condition.fires_when == "above",
         "score": condition.score,
-        "first": condition.span.first,
-        "stop": condition.span.stop,
+        "where": lower_where(condition.span),
+        "columns": layout.columns(condition.site),
     }
 
 
-def tensors(op: Op) -> dict:
-    """The kernel's factors: left and right [rank, hidden], center and shift [hidden]; `right` is None at rank 0."""
-    v = op.direction.vector
-    if v.norm() == 0 and not isinstance(op, Add):
-        raise UserError(f"{op.direction}: a direction of length 0 can't be projected on")
-    unit = (v / v.norm())[None]
-    nowhere = torch.zeros_like(v)
+def lower_step(step: Step, conditions: Sequence[Condition], rows: torch.Tensor | None, layout: Layout) -> dict:
+    """An edit as plain values; `rows` bool [row] says which rows run its program."""
+    return lower_op(step.op) | {
+        "where": lower_where(step.span),
+        "rows": rows,
+        "when": None if step.when is None else postfix(step.when, conditions),
+        "columns": layout.columns(step.site),
+    }
+
+
+def lower_where(span: Where) -> dict:
+    """A span as plain values."""
+    if isinstance(span, Positions):
+        return {"first": None, "stop": None, "at": span.at}
+    return {"first": span.first, "stop": span.stop, "at": None}
+
+
+def postfix(when: When, conditions: Sequence[Condition]) -> tuple[int | str, ...]:
+    """A combination of conditions, by number, operators last."""
+    if isinstance(when, Condition):
+        return (conditions.index(when),)
+    first, *rest = (postfix(part, conditions) for part in when.parts)
+    word = "and" if isinstance(when, AllOf) else "or"
+    return first + tuple(item for part in rest for item in (*part, word))
+
+
+def lower_op(op: Op) -> dict:
+    """The op's kind and tensors. For "linear": left and right [rank, hidden], center and shift [hidden]; `right` is None for
+    an addition."""
     match op:
-        case Add(strength=strength):
-            return {"left": None, "right": None, "center": None, "shift": strength * v}
-        case Ablate(strength=strength):
-            return {"left": strength * unit, "right": unit, "center": nowhere, "shift": nowhere}
-        case Affine(direction=direction, alpha=alpha):
-            return {"left": unit, "right": unit, "center": direction.origin, "shift": alpha * v}
+        case Add(direction=d, strength=strength):
+            return linear(None, None, None, strength * d.vector)
+        case Ablate(direction=d, strength=strength):
+            return project(basis((d,)), strength)
+        case AblateSubspace(directions=ds, strength=strength):
+            return project(basis(ds), strength)
+        case Affine(direction=d, alpha=alpha):
+            return project(basis((d,)), 1.0) | {"center": d.origin, "shift": alpha * d.vector}
+        case Clamp(direction=d, value=value):
+            return project(basis((d,)), 1.0) | {"shift": value * d.vector}
+        case Rotate(first=first, second=second, degrees=degrees):
+            plane = basis((first, second))
+            angle = torch.tensor(math.radians(degrees))
+            target = torch.cos(angle) * plane[0] + torch.sin(angle) * plane[1]
+            return {"kind": "rotate", "plane": plane, "target": target, "norm": None, "gate": None}
+        case Edit(editor=e):
+            gate = e.gate and {"vector": e.gate.vector, "threshold": e.gate.threshold, "above": e.gate.above}
+            return linear(e.left, e.right, e.center, e.shift) | {"gate": gate}
+        case Custom(function=function, tensors=tensors):
+            return {"kind": "custom", "function": function, "tensors": tensors, "norm": None, "gate": None}
+        case KeepNorm(op=inner):
+            return lower_op(inner) | {"norm": "keep"}
+        case BoundNorm(op=inner):
+            lowered = lower_op(inner)
+            return lowered | {"norm": lowered["norm"] or "bound"}
+
+
+def linear(left: torch.Tensor | None, right: torch.Tensor | None, center: torch.Tensor | None, shift: torch.Tensor) -> dict:
+    """The affine kernel's factors."""
+    factors = {"left": left, "right": right, "center": center, "shift": shift}
+    return {"kind": "linear", "norm": None, "gate": None} | factors
+
+
+def project(rows: torch.Tensor, strength: float) -> dict:
+    """Takes `strength` times the projection on orthonormal `rows` [rank, hidden] away."""
+    nowhere = torch.zeros_like(rows[0])
+    return linear(strength * rows, rows, nowhere, nowhere)
+
+
+def basis(directions: tuple[Direction, ...]) -> torch.Tensor:
+    """Orthonormal rows [rank, hidden] that span the directions, the first along the first. Raises UserError when they
+    span less than their number."""
+    rows: list[torch.Tensor] = []
+    for direction in directions:
+        v = direction.vector.double()
+        rest = v - sum((v @ row * row for row in rows), torch.zeros_like(v))
+        if rest.norm() <= 1e-6 * v.norm() or v.norm() == 0:
+            raise UserError(f"{direction}: its length is 0, or it lies along those before it, so it can't be projected on")
+        rows.append(rest / rest.norm())
+    return torch.stack(rows).float()

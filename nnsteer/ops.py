@@ -1,7 +1,7 @@
 """What runs inside a trace: masks, the edit kernel and condition scores, as plain functions of tensors.
 
 This is the only file that travels to a server, by source, so it imports torch alone and uses no decorator, no default
-object and no type of nnsteer. Shapes: rows are prompts, tokens are columns of the left-padded batch.
+object and no type of nnsteer. Shapes: rows are prompts, tokens are columns of the padded batch.
 """
 
 from __future__ import annotations
@@ -10,20 +10,36 @@ import torch
 
 
 def hidden(output):
-    """The residual stream in what a module returns: some families return a tensor, some a tuple."""
+    """The states in what a module returns: some families return a tensor, some a tuple."""
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
 def put(output, h):
-    """The module's output with its residual stream replaced by `h`."""
+    """The module's output with its states replaced by `h`."""
     return h if isinstance(output, torch.Tensor) else (h, *output[1:])
 
 
+def states(module, is_input):
+    """What enters (`is_input`) or leaves a module, [row, token, hidden]. For modules that a trace hands out."""
+    return hidden(module.input if is_input else module.output)
+
+
+def edit(module, visit, offsets, lengths, mask, verdicts):
+    """Makes a visit's edits on a module that a trace hands out: read, compute, assign."""
+    output = module.input if visit["input"] else module.output
+    new = put(output, apply(hidden(output), visit["edits"], offsets, lengths, mask, verdicts))
+    if visit["input"]:
+        module.input = new
+    else:
+        module.output = new
+
+
 def prefill_offsets(mask, response_lengths):
-    """Where each token of a left-padded batch lies from the end of its row's prompt, [row, token]: the prompt's last
-    token is -1, the first token after the prompt 0."""
-    width = mask.shape[1]
-    return torch.arange(width, device=mask.device) - width + response_lengths.to(mask.device)[:, None]
+    """Where each token of a padded batch lies from the end of its row's prompt, [row, token]: the prompt's last token is
+    -1, the first token after the prompt 0. Pads may be on either side."""
+    place = mask.cumsum(1) - 1
+    lengths = mask.sum(1, keepdim=True) - response_lengths.to(mask.device)[:, None]
+    return place - lengths
 
 
 def decode_offsets(mask, step):
@@ -31,13 +47,20 @@ def decode_offsets(mask, step):
     return torch.full((mask.shape[0], 1), step - 1, device=mask.device)
 
 
-def inside(offsets, first, stop):
-    """Which offsets lie in the span [first, stop); None leaves that end open. Bool, the shape of `offsets`."""
+def inside(offsets, lengths, where):
+    """Which tokens are meant, bool, the shape of `offsets`: those with first <= offset < stop (None leaves an end open),
+    or those at the positions `at` (0 is the row's first token, -1 the prompt's last; `lengths` [row] are the prompts')."""
+    if where["at"] is not None:
+        start = lengths.to(offsets.device)[:, None]
+        touched = torch.zeros_like(offsets, dtype=torch.bool)
+        for position in where["at"]:
+            touched = touched | (offsets == (position if position < 0 else position - start))
+        return touched
     touched = torch.ones_like(offsets, dtype=torch.bool)
-    if first is not None:
-        touched = touched & (offsets >= first)
-    if stop is not None:
-        touched = touched & (offsets < stop)
+    if where["first"] is not None:
+        touched = touched & (offsets >= where["first"])
+    if where["stop"] is not None:
+        touched = touched & (offsets < where["stop"])
     return touched
 
 
@@ -49,33 +72,102 @@ def mean_over(h, touched):
 
 
 def kernel(h, edit):
-    """h - ((h - center) @ rightT) @ left + shift, in fp32 where there is a projection; [row, token, hidden]."""
+    """The edit of every token of `h` [row, token, hidden], in fp32 unless it only adds."""
+    if edit["kind"] == "custom":
+        return edit["function"](h, *(tensor.to(h.device) for tensor in edit["tensors"])).to(h.dtype)
+    if edit["kind"] == "rotate":
+        return rotate(h.float(), edit["plane"].to(h.device), edit["target"].to(h.device)).to(h.dtype)
     if edit["right"] is None:
         return h + edit["shift"].to(h)
-    x = h.float()
+    return linear(h.float(), edit).to(h.dtype)
+
+
+def linear(x, edit):
+    """x - ((x - center) @ rightT) @ left + shift."""
     left, right, center, shift = (edit[name].to(x) for name in ("left", "right", "center", "shift"))
-    with torch.autocast(h.device.type, enabled=False):
-        return (x - ((x - center) @ right.mT) @ left + shift).to(h.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return x - ((x - center) @ right.mT) @ left + shift
 
 
-def apply(h, edits, offsets, mask, verdicts):
-    """`h` after every edit of one site. An edit touches a token when its span, the pad mask, its rows and the verdict of
-    its condition all say so; other tokens keep their bits."""
+def rotate(x, plane, target):
+    """x with its part in the plane [2, hidden] turned towards `target` [hidden], a unit vector of the plane."""
+    with torch.autocast(x.device.type, enabled=False):
+        part = x @ plane.mT
+        return x - part @ plane + part.norm(dim=-1, keepdim=True) * target
+
+
+def renormed(h, new, touched, prompt, norm):
+    """`new` with each touched token scaled to the norm it had in `h`: always ("keep"), or where it grew or is not finite
+    ("bound", CAST's out-of-input normalisation); of the `prompt` tokens all when one did, as they come in one pass."""
+    before = h.float().norm(dim=-1, keepdim=True)
+    after = new.float().norm(dim=-1, keepdim=True)
+    scaled = (new.float() * (before / after)).to(h.dtype)
+    if norm == "keep":
+        return scaled
+    grew = ((after > before) | ~after.isfinite()) & touched[..., None]
+    prompt = prompt.to(h.device)[..., None]
+    return torch.where(torch.where(prompt, (grew & prompt).any(1, keepdim=True), grew), scaled, new)
+
+
+def holds(when, verdicts):
+    """The verdict of a combination of conditions in postfix order, bool [row]: (0, 1, "and", 2, "or")."""
+    stack = []
+    for item in when:
+        if isinstance(item, int):
+            stack.append(verdicts[item])
+        else:
+            right, left = stack.pop(), stack.pop()
+            stack.append(left & right.to(left.device) if item == "and" else left | right.to(left.device))
+    return stack[0]
+
+
+def apply(h, edits, offsets, lengths, mask, verdicts):
+    """`h` after every edit of one site. An edit touches a token when its span, the pad mask, its rows, the verdict of its
+    condition and its gate all say so; other tokens keep their bits."""
     for edit in edits:
-        touched = inside(offsets, edit["first"], edit["stop"]) & mask.bool()
+        touched = inside(offsets, lengths, edit["where"]) & mask.bool()
         if edit["rows"] is not None:
             touched = touched & edit["rows"].to(mask.device)[:, None]
-        if edit["condition"] is not None:
-            touched = touched & verdicts[edit["condition"]].to(mask.device)[:, None]
-        h = torch.where(touched.to(h.device)[..., None], kernel(h, edit), h)
+        if edit["when"] is not None:
+            touched = touched & holds(edit["when"], verdicts).to(mask.device)[:, None]
+        touched = touched.to(h.device)
+        part = columns(h, edit["columns"])
+        if edit["gate"] is not None:
+            touched = touched & gate(part, edit["gate"])
+        new = kernel(part, edit)
+        if edit["norm"] is not None:
+            new = renormed(part, new, touched, offsets < 0, edit["norm"])
+        new = torch.where(touched[..., None], new, part)
+        h = new if edit["columns"] is None else with_columns(h, edit["columns"], new)
     return h
 
 
-def score(h, condition, offsets, mask):
-    """How strongly each row shows the condition's direction, fp32 [row]: the cosine of the pooled state with the
-    direction, or CAST's sim(h, tanh(proj_c h)) (section 3.1), which does not depend on the direction's sign."""
-    pooled = mean_over(h, inside(offsets, condition["first"], condition["stop"]) & mask.bool())
+def gate(h, gate):
+    """Which tokens' states lie on the gate's side, bool [row, token]."""
+    along = h.float() @ gate["vector"].to(h.device)
+    return along > gate["threshold"] if gate["above"] else along <= gate["threshold"]
+
+
+def columns(h, bounds):
+    """The slice of the hidden dimension that belongs to one attention head; everything when there are no bounds."""
+    return h if bounds is None else h[..., bounds[0] : bounds[1]]
+
+
+def with_columns(h, bounds, new):
+    """`h` with that slice replaced."""
+    return torch.cat([h[..., : bounds[0]], new, h[..., bounds[1] :]], dim=-1)
+
+
+def score(h, condition, offsets, lengths, mask):
+    """How strongly each row shows the condition's direction, fp32 [row]: the cosine of the pooled state with it; CAST's
+    sim(h, tanh(proj_c h)) (section 3.1), which does not depend on its sign; the signed projection; or the coordinate along it."""
+    touched = inside(offsets, lengths, condition["where"]) & mask.bool()
+    pooled = mean_over(columns(h, condition["columns"]), touched)
     c = condition["vector"].to(pooled)
+    if condition["score"] == "projection":
+        return (pooled * c).sum(-1) / c.norm()
+    if condition["score"] == "coordinate":
+        return ((pooled - condition["origin"].to(pooled)) * c).sum(-1) / (c * c).sum()
     other = c.expand_as(pooled)
     if condition["score"] == "cast":
         other = torch.tanh((pooled * c).sum(-1, keepdim=True) / (c * c).sum() * c)

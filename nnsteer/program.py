@@ -5,70 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from nnsteer.condition import Condition, When, leaves
 from nnsteer.direction import Direction, Directions
-from nnsteer.site import Site
-from nnsteer.span import ALL, PROMPT, Span
-
-Side = Literal["above", "below"]
-Score = Literal["cosine", "cast"]
-
-
-@dataclass(frozen=True)
-class Add:
-    """h + strength * vector. The strength is in lengths of the direction."""
-
-    direction: Direction
-    strength: float = 1.0
-
-
-@dataclass(frozen=True)
-class Ablate:
-    """h - strength * (projection of h on the direction). Strength 1 removes it whole."""
-
-    direction: Direction
-    strength: float = 1.0
-
-
-@dataclass(frozen=True)
-class Affine:
-    """ACE (*Refusal in LLMs is an Affine Function*): h - proj_r(h) + proj_r(r-) + alpha * r. Whatever the input, alpha 0
-    leaves the projection of the negative mean, alpha 1 that of the positive mean."""
-
-    direction: Direction
-    alpha: float = 1.0
-
-
-Op = Add | Ablate | Affine
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Holds for a row when the score of its prompt is above the threshold (or at or below it). It is read once per call, in
-    fp32, from the unsteered prompt, and stands for the whole generation. `~condition` is its exact complement."""
-
-    direction: Direction
-    threshold: float
-    fires_when: Side = "above"
-    score: Score = "cosine"
-    span: Span = PROMPT
-
-    @property
-    def site(self) -> Site:
-        """Where it is read: where its direction was."""
-        return self.direction.site
-
-    def holds(self, score: float) -> bool:
-        """The verdict on a score; `below` includes the threshold, so that it is the exact complement of `above`."""
-        return score > self.threshold if self.fires_when == "above" else score <= self.threshold
-
-    def __invert__(self) -> Condition:
-        return replace(self, fires_when="below" if self.fires_when == "above" else "above")
-
-    def __str__(self) -> str:
-        sign = ">" if self.fires_when == "above" else "<="
-        return f"{self.score} at {self.site} {sign} {self.threshold:.6g}"
+from nnsteer.editor import Editor, Editors
+from nnsteer.op import Ablate, Add, Affine, Clamp, Edit, Op, describe, fitted
+from nnsteer.site import Place
+from nnsteer.span import ALL, Where
 
 
 @dataclass(frozen=True)
@@ -76,9 +19,12 @@ class Step:
     """One op at one site."""
 
     op: Op
-    site: Site
-    span: Span = ALL
-    when: Condition | None = None
+    site: Place
+    span: Where = ALL
+    when: When | None = None
+
+    def __str__(self) -> str:
+        return f"{describe(self.op)} | {self.site}, {self.span} | {self.when or 'always'}"
 
 
 @dataclass(frozen=True)
@@ -91,37 +37,49 @@ class Program:
     def __add__(self, other: Program) -> Program:
         return Program(self.steps + other.steps)
 
-    def when(self, condition: Condition) -> Program:
-        """The same steps, taken only for rows where the condition holds."""
-        if any(step.when is not None for step in self.steps):
-            raise ValueError("a step of this program has a condition already")
-        return Program(tuple(replace(step, when=condition) for step in self.steps))
+    def when(self, condition: When) -> Program:
+        """The same steps, taken only for rows where the condition holds; a step's own condition must hold too."""
+        both = [replace(step, when=condition if step.when is None else step.when & condition) for step in self.steps]
+        return Program(tuple(both))
 
     @property
-    def directions(self) -> tuple[Direction, ...]:
-        """Every direction it uses, those of conditions included."""
-        used = [step.op.direction for step in self.steps]
-        return tuple(used + [step.when.direction for step in self.steps if step.when])
+    def conditions(self) -> tuple[Condition, ...]:
+        """Each condition once, in the order of the steps."""
+        return tuple(dict.fromkeys(leaf for step in self.steps for leaf in leaves(step.when)))
+
+    @property
+    def fitted(self) -> tuple[Direction | Editor, ...]:
+        """Every direction and editor it uses, those of conditions included."""
+        return tuple(fitted(self.steps))
 
     def __str__(self) -> str:
-        lines = [f"{type(s.op).__name__.lower()} {s.op.direction} | {s.span} | {s.when or 'always'}" for s in self.steps]
-        return "\n".join(lines) or "nothing"
+        return "\n".join(map(str, self.steps)) or "nothing"
 
 
-def add(directions: Directions, strength: float = 1.0, span: Span = ALL) -> Program:
+def add(directions: Directions, strength: float = 1.0, span: Where = ALL) -> Program:
     """Adds each direction at the site where it was read."""
-    return _at_own_sites((Add(direction, strength) for direction in directions.values()), span)
+    return _steps(((Add(d, strength), d.site) for d in directions.values()), span)
 
 
-def ablate(directions: Directions, strength: float = 1.0, span: Span = ALL) -> Program:
+def ablate(directions: Directions, strength: float = 1.0, span: Where = ALL) -> Program:
     """Removes each direction at the site where it was read."""
-    return _at_own_sites((Ablate(direction, strength) for direction in directions.values()), span)
+    return _steps(((Ablate(d, strength), d.site) for d in directions.values()), span)
 
 
-def affine(directions: Directions, alpha: float = 1.0, span: Span = ALL) -> Program:
-    """Sets each direction's coefficient at the site where it was read (ACE)."""
-    return _at_own_sites((Affine(direction, alpha) for direction in directions.values()), span)
+def affine(directions: Directions, alpha: float = 1.0, span: Where = ALL) -> Program:
+    """Sets each direction's coefficient, from its origin, at the site where it was read (ACE)."""
+    return _steps(((Affine(d, alpha), d.site) for d in directions.values()), span)
 
 
-def _at_own_sites(ops: Iterable[Op], span: Span) -> Program:
-    return Program(tuple(Step(op, op.direction.site, span) for op in ops))
+def clamp(directions: Directions, value: float, span: Where = ALL) -> Program:
+    """Sets each direction's coefficient, from zero, at the site where it was read."""
+    return _steps(((Clamp(d, value), d.site) for d in directions.values()), span)
+
+
+def edit(editors: Editors, span: Where = ALL) -> Program:
+    """Applies each editor (an eraser, say) at the site where it was fitted."""
+    return _steps(((Edit(editor), editor.site) for editor in editors.values()), span)
+
+
+def _steps(ops: Iterable[tuple[Op, Place]], span: Where) -> Program:
+    return Program(tuple(Step(op, site, span) for op, site in ops))

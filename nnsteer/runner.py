@@ -12,21 +12,24 @@ from transformers import PreTrainedModel
 from nnsteer import ops, traces
 from nnsteer.activations import Activations
 from nnsteer.chat import Batch, Chat
+from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text
-from nnsteer.errors import UserError
 from nnsteer.identity import ModelId, require_same, weights_fingerprint
 from nnsteer.layout import Layout, find_layout
 from nnsteer.load import ModelFiles, load_model
 from nnsteer.lower import distinct_conditions, lower, reading_plan
-from nnsteer.program import Condition, Program
-from nnsteer.site import Site
-from nnsteer.span import PROMPT, Last, Reading
+from nnsteer.moments import ClassMoments, Moments, merged, of_rows
+from nnsteer.preview import tokens_to_read
+from nnsteer.program import Program
+from nnsteer.site import Place
+from nnsteer.span import PROMPT, Reading
 
 Programs = Program | Sequence[Program]
 """One program for every prompt, or one for each."""
 Watch = Callable[[int], None]
 """Told the number of rows done after each batch; drives progress bars."""
 NOTHING = Program()
+Read = tuple[list[Tensor], list[Tensor]]
 
 
 def ignore(rows: int) -> None:
@@ -77,19 +80,48 @@ class Runner:
         """The same runner with another batch size."""
         return replace(self, batch_size=batch_size)
 
-    def record(self, contrast: ContrastSet, sites: Sequence[Site], span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
+    def record(self, contrast: ContrastSet, sites: Sequence[Place], span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
         """Reads each text's mean state over `span` at every site, unsteered, before any final norm."""
         ordered = sorted(sites, key=lambda site: site.order)
-        places = [(self.layout.path(site), site.stream == "block_in") for site in ordered]
         sides = []
         for texts in (contrast.positive, contrast.negative):
-            rows = self.chat.rows(texts)
-            read = []
-            for batch, _ in self.batches(rows):
-                read.append(traces.read_means(self.envoy, places, batch, tokens_to_read(batch, span)))
-                watch(len(batch.ids))
-            sides.append({site: torch.cat([states[i] for states in read]) for i, site in enumerate(ordered)})
-        return Activations(sides[0], sides[1], span, self.model, contrast.fingerprint())
+            read = list(self.read(texts, ordered, span, watch))
+            rows = {site: torch.cat([states[i] for states, _ in read]) for i, site in enumerate(ordered)}
+            lengths = {site: torch.cat([norms[i] for _, norms in read]) for i, site in enumerate(ordered)}
+            sides.append((rows, lengths))
+        (positive, positive_norms), (negative, negative_norms) = sides
+        both = {site: (positive_norms[site], negative_norms[site]) for site in ordered}
+        return Activations(positive, negative, both, span, self.model, contrast.fingerprint())
+
+    def moments(
+        self,
+        contrast: ContrastSet,
+        sites: Sequence[Place],
+        span: Reading = PROMPT,
+        covariance: bool = False,
+        watch: Watch = ignore,
+    ) -> Moments:
+        """The same as means and, with `covariance`, scatters: memory does not grow with the number of texts."""
+        ordered = sorted(sites, key=lambda site: site.order)
+        sides = []
+        for texts in (contrast.positive, contrast.negative):
+            so_far: dict[Place, ClassMoments] = {}
+            for states, norms in self.read(texts, ordered, span, watch):
+                for site, rows, norm in zip(ordered, states, norms, strict=True):
+                    new = of_rows(rows, norm, covariance)
+                    so_far[site] = merged(so_far[site], new) if site in so_far else new
+            sides.append(so_far)
+        return Moments(sides[0], sides[1], span, self.model, contrast.fingerprint())
+
+    def read(self, texts: Sequence[Text], sites: Sequence[Place], span: Reading, watch: Watch) -> Iterator[Read]:
+        """Batch by batch, for each site: mean states [row, hidden] and the mean norms of the states [row]."""
+        places = [
+            {"path": self.layout.path(site), "input": self.layout.reads_input(site), "columns": self.layout.columns(site)}
+            for site in sites
+        ]
+        for batch, _ in self.batches(self.chat.rows(texts)):
+            yield traces.read_means(self.envoy, places, batch, tokens_to_read(batch, span))
+            watch(len(batch.ids))
 
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
         """Each condition's score on each prompt, fp32 [condition, prompt]: what `generate` compares with the threshold."""
@@ -166,8 +198,10 @@ class Runner:
         """The lowered programs, and the conditions' scores where an edit comes before the condition that decides it. Every
         direction must belong to this model."""
         for program in dict.fromkeys(programs):
-            for direction in program.directions:
-                require_same(str(direction), direction.model, self.model)
+            for fitted in program.fitted:
+                require_same(str(fitted), fitted.model, self.model)
+            for condition in program.conditions:
+                tokens_to_read(batch, condition.span)
         plan = lower(programs, self.layout)
         return plan, (traces.read_scores(self.envoy, plan, batch) if plan["ahead"] else None)
 
@@ -179,19 +213,6 @@ class Runner:
         for start in range(0, len(rows), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             yield self.chat.pad(rows[chosen]), programs[chosen]
-
-
-def tokens_to_read(batch: Batch, reading: Reading) -> Tensor:
-    """Which tokens of a batch are read, bool [row, token]; each row must have one."""
-    if isinstance(reading, Last):
-        from_end = ops.prefill_offsets(batch.mask, torch.zeros_like(batch.response_lengths))
-        touched = ops.inside(from_end, -reading.k, None) & batch.mask.bool()
-    else:
-        offsets = ops.prefill_offsets(batch.mask, batch.response_lengths)
-        touched = ops.inside(offsets, reading.first, reading.stop) & batch.mask.bool()
-    if not touched.any(1).all():
-        raise UserError(f"tokens {reading}: some text has none there; read other tokens or give longer texts")
-    return touched
 
 
 def end_ids(model: PreTrainedModel) -> set[int]:

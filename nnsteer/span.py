@@ -21,12 +21,19 @@ class Span:
         return NAMES.get(self) or f"[{self.first}, {self.stop})"
 
 
-ALL = Span()
-PROMPT = Span(stop=0)
-LAST_PROMPT = Span(-1, 0)  # the position that yields the first generated token
-GENERATED = Span(first=0)
+@dataclass(frozen=True)
+class Positions:
+    """Single tokens, numbered as Python numbers a list: 0 is the text's first token (its BOS, where there is one), -1 the
+    prompt's last. A number at or beyond the prompt's length is a token after the prompt."""
 
-NAMES = {ALL: "all", PROMPT: "prompt", LAST_PROMPT: "last_prompt", GENERATED: "generated"}
+    at: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.at:
+            raise ValueError("positions: give at least one")
+
+    def __str__(self) -> str:
+        return f"positions {', '.join(map(str, self.at))}"
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,18 @@ class Last:
         return f"last {self.k}"
 
 
-Reading = Span | Last
+Where = Span | Positions
+"""The tokens that are steered."""
+Reading = Span | Positions | Last
 """The tokens whose mean is read."""
+
+ALL = Span()
+PROMPT = Span(stop=0)
+LAST_PROMPT = Span(-1, 0)  # the position that yields the first generated token
+GENERATED = Span(first=0)  # for reading: the response, of each row's own length
+ANSWER = Last()  # for reading: the last token of the response, such as the letter of an A/B answer
+
+NAMES = {ALL: "all", PROMPT: "prompt", LAST_PROMPT: "last_prompt", GENERATED: "generated"}
 
 
 def first_generated(k: int) -> Span:

@@ -9,13 +9,14 @@ from statistics import fmean
 from torch import Tensor
 
 from nnsteer import fit, tune
+from nnsteer.condition import Condition, Score
 from nnsteer.contrast import ContrastSet
 from nnsteer.direction import Directions
 from nnsteer.folder import Folder
 from nnsteer.formats import load_directions, save_directions
 from nnsteer.identity import require_same
 from nnsteer.measure.answers import Asked, Judge, ask
-from nnsteer.program import Condition, Program, Score
+from nnsteer.program import Program
 from nnsteer.progress import bar
 from nnsteer.requests import SIDES, Requests, Split
 from nnsteer.runner import Runner

@@ -25,33 +25,34 @@ def open_envoy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> En
     return TransformersModel(model, tokenizer=tokenizer)
 
 
-def read_means(envoy: Envoy, places: list[tuple[str, bool]], batch: Batch, touched: Tensor) -> list[Tensor]:
-    """The mean state over the touched tokens [row, token] at each place (module path, whether its input is meant), in forward
-    order: fp32 [row, hidden] each."""
+def read_means(envoy: Envoy, places: list[dict], batch: Batch, touched: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The mean state over the touched tokens [row, token] at each place, in forward order, fp32 [row, hidden] each, and the
+    mean norm of those states, fp32 [row] each. A place has a module's `path`, `input` (whether it is meant) and `columns`."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-    modules = [(envoy.get(path), is_input) for path, is_input in places]
+    modules = [(envoy.get(place["path"]), place) for place in places]
     with torch.no_grad(), envoy.trace(inputs, use_cache=False, logits_to_keep=1) as reading:
-        states = []
-        for module, is_input in modules:
-            h = module.input if is_input else ops.hidden(module.output)
+        states, norms = [], []
+        for module, place in modules:
+            h = ops.columns(ops.states(module, place["input"]), place["columns"])
             states.append(ops.mean_over(h, touched).cpu())
-        out = save({"states": states})
+            norms.append(ops.mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0].cpu())
+        out = save({"states": states, "norms": norms})
         reading.stop()
-    return out["states"]
+    return out["states"], out["norms"]
 
 
 def read_scores(envoy: Envoy, plan: dict, batch: Batch) -> list[Tensor]:
     """Every condition's score on the unsteered prompts, in a pass that stops at the last condition: fp32 [row] each."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
-    offsets = ops.prefill_offsets(mask, batch.response_lengths)
+    lengths, offsets = batch.prompt_lengths, ops.prefill_offsets(mask, batch.response_lengths)
     visits = [(envoy.get(v["path"]), v["input"], v["conditions"]) for v in plan["visits"] if v["conditions"]]
     with torch.no_grad(), envoy.trace(inputs, use_cache=False, logits_to_keep=1) as scoring:
         scores = {}
         for module, is_input, wanted in visits:
-            h = module.input if is_input else ops.hidden(module.output)
+            h = ops.states(module, is_input)
             for c in wanted:
-                scores[c] = ops.score(h, conditions[c], offsets, mask).cpu()
+                scores[c] = ops.score(h, conditions[c], offsets, lengths, mask).cpu()
         out = save({"scores": scores})
         scoring.stop()
     return [out["scores"][c] for c in range(len(conditions))]
@@ -61,23 +62,18 @@ def steered_logits(envoy: Envoy, plan: dict, batch: Batch, ahead: list[Tensor] |
     """One steered pass over prompts and responses, without a cache: fp32 [row, token, vocab]."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
-    offsets = ops.prefill_offsets(mask, batch.response_lengths)
+    lengths, offsets = batch.prompt_lengths, ops.prefill_offsets(mask, batch.response_lengths)
     verdicts = {} if ahead is None else decide(ahead, conditions)
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
     lm_head = envoy.get(head)
     with torch.no_grad(), envoy.trace(inputs, use_cache=False):
         for module, v in visits:
-            output = module.input if v["input"] else module.output
-            h = ops.hidden(output)
             if ahead is None:
                 for c in v["conditions"]:
-                    verdicts[c] = ops.verdict(ops.score(h, conditions[c], offsets, mask), conditions[c])
+                    scores = ops.score(ops.states(module, v["input"]), conditions[c], offsets, lengths, mask)
+                    verdicts[c] = ops.verdict(scores, conditions[c])
             if v["edits"]:
-                new = ops.put(output, ops.apply(h, v["edits"], offsets, mask, verdicts))
-                if v["input"]:
-                    module.input = new
-                else:
-                    module.output = new
+                ops.edit(module, v, offsets, lengths, mask, verdicts)
         out = save({"logits": lm_head.output.float().cpu()})
     return out["logits"]
 
@@ -94,7 +90,7 @@ def generate(
     """Steered generation with a cache: token ids [row, prompt + new], padded after each row's end, and the conditions'
     scores, fp32 [row] each. Verdicts are taken once, in the prefill or from `ahead`, and live only in this call."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-    mask, conditions = batch.mask, plan["conditions"]
+    mask, lengths, conditions = batch.mask, batch.prompt_lengths, plan["conditions"]
     verdicts = {} if ahead is None else decide(ahead, conditions)
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
     last = torch.ones(mask.shape[0], 1, dtype=mask.dtype)
@@ -120,18 +116,13 @@ def generate(
                     for module, v in visits:
                         if not prefill and not v["decodes"]:
                             continue
-                        output = module.input if v["input"] else module.output
-                        h = ops.hidden(output)
                         if prefill and ahead is None:
                             for c in v["conditions"]:
-                                scores[c] = ops.score(h, conditions[c], offsets, mask).cpu()
+                                h = ops.states(module, v["input"])
+                                scores[c] = ops.score(h, conditions[c], offsets, lengths, mask).cpu()
                                 verdicts[c] = ops.verdict(scores[c], conditions[c])
                         if v["edits"]:
-                            new = ops.put(output, ops.apply(h, v["edits"], offsets, seen, verdicts))
-                            if v["input"]:
-                                module.input = new
-                            else:
-                                module.output = new
+                            ops.edit(module, v, offsets, lengths, seen, verdicts)
                     if sampling is not None:
                         lm_head.output = ops.gumbel(
                             lm_head.output, sampling["temperature"], sampling["seed"], sampling["row_ids"], step

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from nnsteer.condition import Side
 from nnsteer.errors import UserError
-from nnsteer.program import Side
 from nnsteer.site import Site
 
 

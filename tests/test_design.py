@@ -13,8 +13,10 @@ ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [  # an import may only point to an earlier line
     ("errors",),
-    ("data", "ops", "site", "span", "contrast", "identity", "progress"), ("activations", "direction", "chat", "cli", "folder"),
-    ("program", "fit", "layout", "organism"), ("load", "lower", "formats", "tune", "prompts", "traces"), ("runner", "requests"),
+    ("data", "ops", "site", "span", "contrast", "identity", "progress"),
+    ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition"),
+    ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "compat", "encode", "tune", "prompts"),
+    ("formats", "traces", "preview", "attach"), ("runner", "requests", "bake"),
     ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report"), ("recipes", "organism.__main__"),
 ]  # fmt: skip
 

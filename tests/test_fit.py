@@ -13,7 +13,8 @@ SITE = Site(2)
 
 
 def activations(positive, negative):
-    return Activations({SITE: positive}, {SITE: negative}, PROMPT, ModelId("m", None, "w"), "data")
+    norms = {SITE: (positive.norm(dim=1), negative.norm(dim=1))}
+    return Activations({SITE: positive}, {SITE: negative}, norms, PROMPT, ModelId("m", None, "w"), "data")
 
 
 @pytest.fixture

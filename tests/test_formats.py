@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import save_file
 
 from nnsteer import formats
+from nnsteer.condition import Condition
 from nnsteer.errors import UserError
 from nnsteer.fit import random_like
-from nnsteer.program import Condition, Program, ablate, add, affine
+from nnsteer.program import Program, ablate, add, affine
 from nnsteer.site import Site
 from nnsteer.span import GENERATED, LAST_PROMPT
 

@@ -11,10 +11,10 @@ from nnsteer import ops
 from nnsteer.direction import Direction
 from nnsteer.errors import UserError
 from nnsteer.identity import ModelId
-from nnsteer.lower import tensors
-from nnsteer.program import Ablate, Add, Affine
+from nnsteer.lower import lower_op, lower_where
+from nnsteer.op import Ablate, Add, Affine
 from nnsteer.site import Site
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Span, first_generated
+from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Positions, Span, first_generated
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def coefficient(h, r):
 
 def test_affine_sets_the_coefficient_whatever_the_input(h, direction):
     for alpha in (-1.0, 0.0, 0.5, 1.0):
-        got = ops.kernel(h, tensors(Affine(direction, alpha)))
+        got = ops.kernel(h, lower_op(Affine(direction, alpha)))
         want = coefficient(direction.origin, direction.vector) + alpha
         torch.testing.assert_close(coefficient(got, direction.vector), want.expand(3, 5), atol=1e-5, rtol=0)
 
@@ -46,67 +46,67 @@ def test_affine_takes_each_class_mean_to_the_other(direction):
     positive = negative + direction.vector
     for alpha, target in ((0.0, negative), (1.0, positive)):
         for start in (negative, positive):
-            torch.testing.assert_close(ops.kernel(start, tensors(Affine(direction, alpha))), target, atol=1e-5, rtol=0)
+            torch.testing.assert_close(ops.kernel(start, lower_op(Affine(direction, alpha))), target, atol=1e-5, rtol=0)
 
 
 def test_affine_is_ablation_then_the_references_projection_then_addition(h, direction):
     r = direction.vector
-    by_parts = ops.kernel(h, tensors(Ablate(direction))) + coefficient(direction.origin, r) * r + 0.7 * r
-    torch.testing.assert_close(ops.kernel(h, tensors(Affine(direction, 0.7))), by_parts, atol=1e-5, rtol=0)
+    by_parts = ops.kernel(h, lower_op(Ablate(direction))) + coefficient(direction.origin, r) * r + 0.7 * r
+    torch.testing.assert_close(ops.kernel(h, lower_op(Affine(direction, 0.7))), by_parts, atol=1e-5, rtol=0)
 
 
 def test_affine_twice_is_the_last_one(h, direction):
-    once = ops.kernel(h, tensors(Affine(direction, 0.2)))
+    once = ops.kernel(h, lower_op(Affine(direction, 0.2)))
     torch.testing.assert_close(
-        ops.kernel(ops.kernel(h, tensors(Affine(direction, 3.0))), tensors(Affine(direction, 0.2))), once, atol=1e-5, rtol=0
+        ops.kernel(ops.kernel(h, lower_op(Affine(direction, 3.0))), lower_op(Affine(direction, 0.2))), once, atol=1e-5, rtol=0
     )
 
 
 def test_affine_moves_with_a_shift_of_all_states_and_ablation_does_not(h, direction):
     constant = torch.randn(16, generator=torch.Generator().manual_seed(4))
     moved = replace(direction, origin=direction.origin + constant)
-    shifted = ops.kernel(h + constant, tensors(Affine(moved, 0.5)))
-    torch.testing.assert_close(shifted, ops.kernel(h, tensors(Affine(direction, 0.5))) + constant, atol=1e-5, rtol=0)
-    ablated = ops.kernel(h + constant, tensors(Ablate(direction)))
-    assert (ablated - ops.kernel(h, tensors(Ablate(direction))) - constant).abs().max() > 0.1
+    shifted = ops.kernel(h + constant, lower_op(Affine(moved, 0.5)))
+    torch.testing.assert_close(shifted, ops.kernel(h, lower_op(Affine(direction, 0.5))) + constant, atol=1e-5, rtol=0)
+    ablated = ops.kernel(h + constant, lower_op(Ablate(direction)))
+    assert (ablated - ops.kernel(h, lower_op(Ablate(direction))) - constant).abs().max() > 0.1
 
 
 def test_ablation_removes_the_direction_once_and_leaves_the_rest(h, direction):
     r = direction.vector
-    once = ops.kernel(h, tensors(Ablate(direction)))
+    once = ops.kernel(h, lower_op(Ablate(direction)))
     torch.testing.assert_close(coefficient(once, r), torch.zeros(3, 5), atol=1e-5, rtol=0)
-    torch.testing.assert_close(ops.kernel(once, tensors(Ablate(direction))), once, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ops.kernel(once, lower_op(Ablate(direction))), once, atol=1e-5, rtol=0)
     across = h - coefficient(h, r)[..., None] * r
     torch.testing.assert_close(once, across, atol=1e-5, rtol=0)
-    half = ops.kernel(h, tensors(Ablate(direction, 0.5)))
+    half = ops.kernel(h, lower_op(Ablate(direction, 0.5)))
     torch.testing.assert_close(coefficient(half, r), coefficient(h, r) / 2, atol=1e-5, rtol=0)
 
 
 def test_addition_is_linear_in_its_strength(h, direction):
-    there = ops.kernel(h, tensors(Add(direction, 2.5)))
+    there = ops.kernel(h, lower_op(Add(direction, 2.5)))
     torch.testing.assert_close(there - h, (2.5 * direction.vector).expand_as(h), atol=1e-5, rtol=0)
-    torch.testing.assert_close(ops.kernel(there, tensors(Add(direction, -2.5))), h, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ops.kernel(there, lower_op(Add(direction, -2.5))), h, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("op", [Add, Ablate, Affine])
 def test_half_precision_states_stay_in_half_precision(h, direction, op):
-    half = ops.kernel(h.bfloat16(), tensors(op(direction)))
+    half = ops.kernel(h.bfloat16(), lower_op(op(direction)))
     assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), ops.kernel(h, tensors(op(direction))), atol=0.1, rtol=0.02)
+    torch.testing.assert_close(half.float(), ops.kernel(h, lower_op(op(direction))), atol=0.1, rtol=0.02)
 
 
 def test_a_direction_without_length_can_be_added_but_not_projected_on(direction):
     none = replace(direction, vector=torch.zeros(16))
-    tensors(Add(none))
+    lower_op(Add(none))
     for op in (Ablate(none), Affine(none)):
-        with pytest.raises(UserError, match="length 0"):
-            tensors(op)
+        with pytest.raises(UserError, match="its length is 0"):
+            lower_op(op)
 
 
 def test_spans_touch_these_tokens_and_no_others_in_every_pass():
     """Two rows, the second padded by two: prompts of 4 and 2 tokens, then three decode steps."""
     mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
-    prefill = ops.prefill_offsets(mask, torch.tensor([0, 0]))
+    prefill, lengths = ops.prefill_offsets(mask, torch.tensor([0, 0])), torch.tensor([4, 2])
     table = {
         ALL: ([[1, 1, 1, 1], [0, 0, 1, 1]], [1, 1, 1]),
         PROMPT: ([[1, 1, 1, 1], [0, 0, 1, 1]], [0, 0, 0]),
@@ -114,13 +114,15 @@ def test_spans_touch_these_tokens_and_no_others_in_every_pass():
         GENERATED: ([[0, 0, 0, 0], [0, 0, 0, 0]], [1, 1, 1]),
         first_generated(2): ([[0, 0, 0, 0], [0, 0, 0, 0]], [1, 1, 0]),
         Span(-2, 1): ([[0, 0, 1, 1], [0, 0, 1, 1]], [1, 0, 0]),
+        Positions((0, -1)): ([[1, 0, 0, 1], [0, 0, 1, 1]], [0, 0, 0]),
+        Positions((-3,)): ([[0, 1, 0, 0], [0, 0, 0, 0]], [0, 0, 0]),
     }
     for span, (in_prefill, in_steps) in table.items():
-        touched = ops.inside(prefill, span.first, span.stop) & mask.bool()
+        touched = ops.inside(prefill, lengths, lower_where(span)) & mask.bool()
         assert touched.int().tolist() == in_prefill, span
         for step, expected in enumerate(in_steps, start=1):
             offsets = ops.decode_offsets(mask, step)
-            assert ops.inside(offsets, span.first, span.stop).int().tolist() == [[expected], [expected]], (span, step)
+            assert ops.inside(offsets, lengths, lower_where(span)).int().tolist() == [[expected], [expected]], (span, step)
 
 
 def test_the_prompt_ends_where_each_rows_own_response_begins():
@@ -142,10 +144,10 @@ def test_pooling_is_in_fp32():
 
 def test_cast_similarity_ignores_signs_and_the_cosine_does_not(h, direction):
     mask, offsets = torch.ones(3, 5), torch.arange(5).expand(3, 5) - 5
-    facts = {"vector": direction.vector, "first": None, "stop": None}
+    facts = {"vector": direction.vector, "where": lower_where(ALL), "columns": None}
 
     def scored(h, sign, kind):
-        return ops.score(h, facts | {"vector": sign * direction.vector, "score": kind}, offsets, mask)
+        return ops.score(h, facts | {"vector": sign * direction.vector, "score": kind}, offsets, mask.sum(1), mask)
 
     cast = scored(h, 1, "cast")
     torch.testing.assert_close(scored(h, -1, "cast"), cast)

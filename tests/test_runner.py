@@ -9,86 +9,74 @@ import torch
 
 from nnsteer import fit
 from nnsteer.chat import Chat
+from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text, of_prompts
 from nnsteer.errors import UserError
-from nnsteer.program import Condition, Program, ablate, add, affine
+from nnsteer.program import Program, ablate, add, affine
 from nnsteer.runner import Runner
 from nnsteer.site import Site
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Span, first_generated
+from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Span
 
+import catalogue
 import oracle
+from catalogue import condition
 from conftest import HARMFUL, HARMLESS, MIXED, tiny
 
 RESPONSES = ["I can't help", "Sure", "", "Here is a long answer about it", "No"]
 NEW_TOKENS = 8
 
 
-def condition(runner, directions, layer, **changes):
-    """A condition whose threshold lies in the middle of the mixed prompts' scores."""
-    free = Condition(directions[Site(layer)], 0.0, **changes)
-    return replace(free, threshold=runner.scores(MIXED, [free])[0].sort().values[1:3].mean().item())
+@pytest.fixture(scope="module")
+def programs(runner):
+    return catalogue.everything(runner, catalogue.fitted(runner))
 
 
-def programs(runner, d):
-    late, early = {Site(2): d[Site(2)], Site(3): d[Site(3)]}, {Site(0): d[Site(0)]}
-    when = condition(runner, d, 1)
-    return {
-        "baseline": Program(),
-        "add": add(d, 0.7),
-        "ablate": ablate(d),
-        "ablate half": ablate(d, 0.5),
-        "affine": affine(late, 1.5),
-        "add on prompt": add(d, 0.7, PROMPT),
-        "add on last prompt token": add(d, 0.7, LAST_PROMPT),
-        "add on generated": add(d, 0.7, GENERATED),
-        "add on first two generated": add(d, 2.0, first_generated(2)),
-        "two ops at one site": add(late, 1.0) + ablate(late),
-        "conditional": add(late, 1.0).when(when),
-        "complement": add(late, 1.0).when(~when),
-        "cast condition": add(late, 1.0).when(condition(runner, d, 1, score="cast", fires_when="below")),
-        "edit at the condition's site": add({Site(1): d[Site(1)]}, 2.0).when(when),
-        "edit before its condition": add(early, 1.0).when(when),
-        "condition after an unconditional edit": add(early, 1.0) + affine(late, 1.0).when(when),
-        "condition on the last token": add(late, 1.0).when(condition(runner, d, 1, span=LAST_PROMPT)),
-    }
+@pytest.fixture(scope="module")
+def expected(runner, programs):
+    """The oracle's logits of every program, [prompt, [token, vocab]]."""
+
+    def rows(program):
+        texts = zip(MIXED, RESPONSES, strict=True)
+        ids = [(runner.chat.prompt_ids(p), runner.chat.response_ids(r)) for p, r in texts]
+        return [oracle.logits(runner.hf, prompt, response, program) for prompt, response in ids]
+
+    return {name: rows(program) for name, program in programs.items()}
 
 
-def test_logits_of_every_program_equal_the_oracle(runner, directions):
-    for name, program in programs(runner, directions).items():
-        got = runner.logits(MIXED, program, RESPONSES)
-        for prompt, response, row in zip(MIXED, RESPONSES, got, strict=True):
-            want = oracle.logits(runner.hf, runner.chat.prompt_ids(prompt), runner.chat.response_ids(response), program)
+def test_logits_of_every_program_equal_the_oracle(runner, programs, expected):
+    for name, program in programs.items():
+        for row, want in zip(runner.logits(MIXED, program, RESPONSES), expected[name], strict=True):
             assert row.shape == want.shape, name
             torch.testing.assert_close(row, want, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_batched_cached_generation_equals_the_oracle_without_a_cache(runner, directions):
-    for name, program in programs(runner, directions).items():
+def test_batched_cached_generation_equals_the_oracle_without_a_cache(runner, programs):
+    for name, program in programs.items():
         got = [completion.ids for completion in runner.generate(MIXED, program, NEW_TOKENS)]
         eos = runner.chat.tokenizer.eos_token_id
         want = [tuple(oracle.generate(runner.hf, runner.chat.prompt_ids(p), program, NEW_TOKENS, eos)) for p in MIXED]
         assert got == want, name
 
 
-def test_all_programs_differ_from_one_another(runner, directions):
-    seen = {name: torch.cat(runner.logits(MIXED, p, RESPONSES)) for name, p in programs(runner, directions).items()}
+def test_all_programs_differ_from_one_another(expected):
+    seen = {name: torch.cat(rows) for name, rows in expected.items()}
     names = list(seen)
     for i, a in enumerate(names):
         for b in names[:i]:
             assert (seen[a] - seen[b]).abs().max() > 1e-3, (a, b)
 
 
-def test_one_program_per_row_equals_running_them_apart(runner, directions):
-    chosen = list(programs(runner, directions).values())
+def test_one_program_per_row_equals_running_them_apart(runner, programs):
+    chosen = list(programs.values())[::7]
     together = runner.generate([p for p in MIXED for _ in chosen], chosen * len(MIXED), NEW_TOKENS)
     apart = [runner.generate([prompt], program, NEW_TOKENS)[0] for prompt in MIXED for program in chosen]
     assert [c.text for c in together] == [c.text for c in apart]
     assert [c.fired for c in together] == [c.fired for c in apart]
 
 
-def test_left_padding_changes_nothing(runner, directions):
+def test_left_padding_changes_nothing(runner, programs):
     """The first prompt alone, and beside one three times as long."""
-    program = programs(runner, directions)["conditional"]
+    program = programs["conditional"]
     alone = runner.logits([MIXED[0]], program)[0]
     padded = runner.logits([MIXED[0], " ".join([MIXED[4]] * 3)], program)[0]
     torch.testing.assert_close(padded, alone, atol=1e-4, rtol=0)
@@ -98,16 +86,16 @@ def test_left_padding_changes_nothing(runner, directions):
 
 def test_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_means(runner):
     texts = tuple(Text(p, r) for p, r in zip(MIXED, RESPONSES, strict=True))
-    for span in (PROMPT, LAST_PROMPT, ALL, Span(-3, 0), Last(1), Last(3)):
+    for span in (PROMPT, LAST_PROMPT, ALL, Span(-3, 0), Last(1), Last(3), Positions((0, -1))):
         got = runner.record(ContrastSet(texts, texts[:1]), [Site(3), Site(1)], span)
         for layer in (1, 3):
             for text, row in zip(texts, got.positive[Site(layer)], strict=True):
                 prompt, response = runner.chat.prompt_ids(text.prompt), runner.chat.response_ids(text.response)
-                h = oracle.states(runner.hf, [*prompt, *response], layer)
+                h = oracle.states(runner.hf, [*prompt, *response], Site(layer))
                 kept = (
                     h[-span.k :]
                     if isinstance(span, Last)
-                    else [h[t] for t in range(len(h)) if oracle.in_span(t - len(prompt), span)]
+                    else [h[t] for t in range(len(h)) if oracle.meant(t, len(prompt), span)]
                 )
                 torch.testing.assert_close(row, torch.stack(list(kept)).mean(0).float(), atol=1e-4, rtol=0)
 

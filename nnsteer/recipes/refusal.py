@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnsteer import cli, fit, report, stages, tune
+from nnsteer.condition import Score
 from nnsteer.contrast import of_prompts, of_responses
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
@@ -23,7 +24,7 @@ from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model
 from nnsteer.measure.answers import Asked, Judge, ask
 from nnsteer.measure.refusal import refusal_stems
-from nnsteer.program import Program, Score, add
+from nnsteer.program import Program, add
 from nnsteer.requests import SIDES, load_requests
 from nnsteer.runner import Runner
 from nnsteer.site import block_outs

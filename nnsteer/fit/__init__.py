@@ -1,0 +1,46 @@
+"""Activations to directions and editors, one per site."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from nnsteer.activations import Activations
+from nnsteer.direction import Direction
+from nnsteer.fit.combine import mean, orthogonal, total
+from nnsteer.fit.controls import norm_matched, permuted, random_like
+from nnsteer.fit.erasers import leace, orth, quadratic, quadratic_lda
+from nnsteer.fit.means import mean_difference, regressed
+from nnsteer.fit.pca import pca_center, pca_diff, pca_pairwise
+from nnsteer.fit.probes import lda, logistic
+from nnsteer.site import Place
+
+Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
+METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
+    "mean_difference": mean_difference,
+    "pca_pairwise": pca_pairwise,
+    "pca_center": pca_center,
+    "pca_diff": pca_diff,
+    "lda": lda,
+    "logistic": logistic,
+}
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "lda",
+    "leace",
+    "logistic",
+    "mean",
+    "mean_difference",
+    "norm_matched",
+    "orth",
+    "orthogonal",
+    "pca_center",
+    "pca_diff",
+    "pca_pairwise",
+    "permuted",
+    "quadratic",
+    "quadratic_lda",
+    "random_like",
+    "regressed",
+    "total",
+]
