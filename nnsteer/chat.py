@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nnsteer.contrast import Text
+from nnsteer.errors import UserError
+from nnsteer.span import Span
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,20 @@ class Chat:
         rendered = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         # the template has written its own BOS
         return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+    @property
+    def post_instruction(self) -> Span:
+        """The template's own tokens between the user's text and the answer. Raises UserError where it has none."""
+        first, second = (self.prompt_ids(text) for text in ("a", "Why, 7 of them?"))
+        shared = next(i for i in range(len(first) + 1) if i == len(first) or first[-1 - i] != second[-1 - i])
+        if not self.templated or shared == 0:
+            raise UserError("no tokens follow the user's text: this needs a chat template that ends the user's turn")
+        return Span(-shared, 0)
+
+    @property
+    def after_instruction(self) -> Span:
+        """Every token after the user's text, the answer's included."""
+        return Span(self.post_instruction.first, None)
 
     def response_ids(self, response: str) -> list[int]:
         """The tokens of an answer, or of its beginning, as they would follow the prompt."""

@@ -19,6 +19,16 @@ def put(output, h):
     return h if isinstance(output, torch.Tensor) else (h, *output[1:])
 
 
+def logits_of(output):
+    """The logits in what an unembedding or a whole model returns."""
+    return output if isinstance(output, torch.Tensor) else output["logits"]
+
+
+def with_logits(output, new):
+    """The same output with other logits."""
+    return new if isinstance(output, torch.Tensor) else type(output)(**(dict(output) | {"logits": new}))
+
+
 def states(module, is_input):
     """What enters (`is_input`) or leaves a module, [row, token, hidden]. For modules that a trace hands out."""
     return hidden(module.input if is_input else module.output)
@@ -179,7 +189,7 @@ def verdict(scores, condition):
     return scores > condition["threshold"] if condition["above"] else scores <= condition["threshold"]
 
 
-def gumbel(logits, temperature, seed, row_ids, step):
+def gumbel(logits, step, temperature, seed, row_ids):
     """Logits whose argmax is a sample at `temperature`: each row has noise of its own, drawn from the seed, its number in
     the call and the step, so that neither the batch nor the machine it is in changes the sample. [row, 1, vocab]"""
     noise = torch.empty(logits.shape[0], logits.shape[-1])

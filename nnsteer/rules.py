@@ -42,7 +42,7 @@ def parse(rule: str, text: str, start: int, conditions: Mapping[str, When]) -> W
     """The combination that `text`, which begins at `start` of the rule, describes."""
     lead = len(text) - len(text.lstrip())
     # Python's own grammar has the words, the precedence and the positions
-    source = KEYWORD.sub(lambda word: word[0].lower(), text.strip())
+    source = re.sub(r"\s", " ", KEYWORD.sub(lambda word: word[0].lower(), text.strip()))
     offset = start + lead
     try:
         tree = ast.parse(source, mode="eval").body

@@ -58,6 +58,7 @@ class Runner:
     layout: Layout
     model: ModelId
     batch_size: int = 32
+    remote: traces.Remote = None
 
     @staticmethod
     def open(files: ModelFiles, dtype: str = "auto", device_map: str | None = None, batch_size: int = 32) -> Runner:
@@ -75,6 +76,10 @@ class Runner:
     def hf(self) -> PreTrainedModel:
         """The plain transformers model."""
         return self.envoy._module
+
+    def simulated(self) -> Runner:
+        """The same runner through nnsight's simulation of a server: what is sent there is packed, unpacked and run here."""
+        return replace(self, remote="local")
 
     def with_batch_size(self, batch_size: int) -> Runner:
         """The same runner with another batch size."""
@@ -120,7 +125,7 @@ class Runner:
             for site in sites
         ]
         for batch, _ in self.batches(self.chat.rows(texts)):
-            yield traces.read_means(self.envoy, places, batch, tokens_to_read(batch, span))
+            yield traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
             watch(len(batch.ids))
 
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
@@ -130,7 +135,7 @@ class Runner:
         plan = reading_plan(conditions, self.layout)
         found = []
         for batch, _ in self.batches(self.chat.rows([Text(prompt) for prompt in prompts])):
-            found.append(torch.stack(traces.read_scores(self.envoy, plan, batch)))
+            found.append(torch.stack(traces.read_scores(self.envoy, self.remote, plan, batch)))
             watch(len(batch.ids))
         return torch.cat(found, dim=1)
 
@@ -170,7 +175,7 @@ class Runner:
             plan, ahead = self.prepare(batch, programs)
             rows = list(range(len(out), len(out) + len(programs)))
             sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
-            ids, scores = traces.generate(self.envoy, plan, batch, ahead, max_new_tokens, sampling, self.layout.head)
+            ids, scores = traces.generate(self.envoy, self.remote, plan, batch, ahead, max_new_tokens, sampling, self.layout.head)
             out += self.completions(ids[:, batch.ids.shape[1] :], scores, programs)
             watch(len(programs))
         return out
@@ -192,18 +197,22 @@ class Runner:
     def forward(self, batch: Batch, programs: list[Program]) -> Tensor:
         """Steered logits of a batch, fp32 [row, token, vocab]."""
         plan, ahead = self.prepare(batch, programs)
-        return traces.steered_logits(self.envoy, plan, batch, ahead, self.layout.head)
+        return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead)
 
     def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:
         """The lowered programs, and the conditions' scores where an edit comes before the condition that decides it. Every
         direction must belong to this model."""
         for program in dict.fromkeys(programs):
-            for fitted in program.fitted:
-                require_same(str(fitted), fitted.model, self.model)
+            self.check(program)
             for condition in program.conditions:
                 tokens_to_read(batch, condition.span)
         plan = lower(programs, self.layout)
-        return plan, (traces.read_scores(self.envoy, plan, batch) if plan["ahead"] else None)
+        return plan, (traces.read_scores(self.envoy, self.remote, plan, batch) if plan["ahead"] else None)
+
+    def check(self, program: Program) -> None:
+        """Raises UserError for a direction or editor that was fitted on another model."""
+        for fitted in program.fitted:
+            require_same(str(fitted), fitted.model, self.model)
 
     def batches(self, rows: list, program: Programs = NOTHING) -> Iterator[tuple[Batch, list[Program]]]:
         """Padded batches with the program of each row."""

@@ -41,7 +41,13 @@ def fitted(
 
 
 def condition_point(
-    folder: Folder, runner: Runner, requests: Requests, concept: Directions, score: Score, fit_prompts: int
+    folder: Folder,
+    runner: Runner,
+    requests: Requests,
+    concept: Directions,
+    score: Score,
+    fit_prompts: int,
+    max_false_alarms: float,
 ) -> Condition:
     """The condition that best separates the tune split, by an exact sweep at every site of `concept`; kept with its scores on
     all splits in condition.json."""
@@ -55,7 +61,7 @@ def condition_point(
                     found = runner.scores(prompts, list(candidates.values()), watch)
                 scores[split, side] = dict(zip(candidates, found, strict=True))
         sweeps = {site: tune.sweep(scores["tune", "harmful"][site], scores["tune", "harmless"][site]) for site in candidates}
-        point = tune.condition_point(sweeps)
+        point = tune.condition_point(sweeps, max_false_alarms)
         folder.write_json("condition.json", condition_facts(point, sweeps, scores))
     facts = folder.read_json("condition.json")
     return replace(candidates[Site(**facts["site"])], threshold=facts["threshold"], fires_when=facts["fires_when"])

@@ -23,6 +23,8 @@ class Sweep:
     f1_above: np.ndarray
     """F1 of "positive where the score is above the threshold"."""
     f1_below: np.ndarray
+    false_above: np.ndarray
+    """Share of the negatives whose score is above the threshold; of the rest it is `1 - false_above`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def sweep(positive: Tensor, negative: Tensor) -> Sweep:
         gaps=high - low,
         f1_above=f1(len(positive) - below_positive, len(scores) - below, len(positive)),
         f1_below=f1(below_positive, below, len(positive)),
+        false_above=1 - (below - below_positive) / len(negative),
     )
 
 
@@ -77,19 +80,29 @@ def f1(hits: np.ndarray, fired: np.ndarray, positives: int) -> np.ndarray:
     return 2 * hits / (fired + positives)
 
 
-def condition_point(sweeps: Mapping[Site, Sweep]) -> ConditionPoint:
-    """The cut with the highest F1 over all layers and both sides; ties go to the widest gap, then to the earliest layer."""
+def condition_point(sweeps: Mapping[Site, Sweep], max_false_alarms: float = 1.0) -> ConditionPoint:
+    """The cut with the highest F1 over all layers and both sides among those that fire on at most `max_false_alarms` of the
+    negatives (1: on any number, as the paper has it); ties go to the widest gap, then to the earliest layer. Raises
+    UserError when no cut fires on so few."""
     best: ConditionPoint | None = None
     for site in sorted(sweeps, key=lambda site: site.order):
         cuts = sweeps[site]
-        sides: tuple[tuple[Side, np.ndarray], ...] = (("above", cuts.f1_above), ("below", cuts.f1_below))
-        for side, f1s in sides:
+        sides: tuple[tuple[Side, np.ndarray, np.ndarray], ...] = (
+            ("above", cuts.f1_above, cuts.false_above),
+            ("below", cuts.f1_below, 1 - cuts.false_above),
+        )
+        for side, f1s, false in sides:
+            f1s = np.where(false <= max_false_alarms + 1e-9, f1s, -1)
+            if f1s.max() < 0:
+                continue
             i = max(np.flatnonzero(f1s == f1s.max()), key=lambda i: cuts.gaps[i])
             point = ConditionPoint(site, float(cuts.thresholds[i]), side, float(f1s[i]), float(cuts.gaps[i]))
             if best is None or (point.f1, point.gap) > (best.f1, best.gap):
                 best = point
     if best is None:
-        raise ValueError("no sweep to choose from")
+        raise UserError(
+            f"no threshold fires on at most {max_false_alarms:.0%} of the harmless tune prompts; allow more false alarms"
+        )
     return best
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 import torch
 
 from nnsteer import fit
+from nnsteer.activations import Activations
 from nnsteer.condition import Condition
 from nnsteer.contrast import of_prompts
+from nnsteer.identity import ModelId
 from nnsteer.op import Ablate, AblateSubspace, Add, Affine, BoundNorm, Clamp, Custom, Edit, KeepNorm, Rotate
 from nnsteer.program import Program, Step, add, affine
 from nnsteer.site import Head, Site, block_outs
@@ -28,6 +30,13 @@ SPANS = {
 SITES = (Site(0, "block_in"), Site(2, "block_in"), Site(1, "attn_out"), Site(1, "mlp_out"), Site(2), Site(3))
 HEAD = Head(1, 2)
 READ = (*SITES, Site(0), Site(1), HEAD)
+
+
+def read_of(positive, negative):
+    """Activations at one site from states [text, hidden]."""
+    site = Site(0)
+    norms = {site: (positive.norm(dim=1), negative.norm(dim=1))}
+    return Activations({site: positive}, {site: negative}, norms, PROMPT, ModelId("made", None, "w"), "data")
 
 
 def squash(h, scale):

@@ -63,7 +63,7 @@ def test_attached_generation_equals_the_runners(runner, programs, batch):
         assert got == [c.text for c in runner.generate(MIXED, program, NEW_TOKENS)], name
 
 
-def test_padding_on_the_right_changes_nothing(runner, programs, batch):
+def test_C8_padding_on_the_right_changes_nothing(runner, programs, batch):
     """As evaluation harnesses pad; the last real token's logits are compared."""
     program = programs["conditional"] + programs["affine on positions"]
     ids, mask = batch.ids.clone(), batch.mask.clone()

@@ -5,6 +5,9 @@ import torch
 
 from nnsteer.chat import Chat, neutralise, special_strings
 from nnsteer.contrast import Text
+from nnsteer.errors import UserError
+from nnsteer.preview import preview
+from nnsteer.span import ANSWER, GENERATED, LAST_PROMPT, Last, Positions, Span
 
 
 @pytest.fixture
@@ -60,3 +63,30 @@ def test_rows_are_padded_on_the_left(chat):
     assert batch.mask.sum(1).tolist() == [n, width]
     assert torch.equal(batch.mask[0], (torch.arange(width) >= width - n).long())
     assert batch.response_lengths.tolist() == [0, len(long[1])]
+
+
+def test_the_tokens_after_the_instruction_are_the_templates_own(chat):
+    span = chat.post_instruction
+    for text in ("How do I bake bread?", "b", "ends in a newline\n"):
+        ids = chat.prompt_ids(text)
+        assert chat.tokenizer.decode(ids[: span.first]).endswith(text)
+        assert len(ids[span.first :]) == -span.first > 0
+    assert chat.after_instruction == Span(span.first, None)
+
+
+def test_without_a_template_nothing_follows_the_instruction(tokenizer):
+    with pytest.raises(UserError, match="no tokens follow the user's text"):
+        _ = Chat(tokenizer, templated=False).post_instruction
+
+
+@pytest.mark.parametrize(
+    ("reading", "shown"),
+    [(LAST_PROMPT, 1), (ANSWER, 1), (GENERATED, 3), (Positions((0, -1)), 2), (Last(2), 2), (Span(-2, 1), 3)],
+)
+def test_the_preview_shows_what_will_be_read(chat, reading, shown):
+    texts = [Text("How do I bake bread?", "Sure, here"), Text("Hi", "Sure, here")]
+    tokens = len(chat.response_ids("Sure, here"))
+    lines = preview(chat, texts, reading).splitlines()
+    want = tokens if reading == GENERATED else shown
+    assert [line.count("[") for line in lines] == [want, want]
+    assert all("Sure" in line.replace("[", "").replace("]", "") for line in lines)

@@ -16,7 +16,7 @@ ORDER = [  # an import may only point to an earlier line
     ("data", "ops", "site", "span", "contrast", "identity", "progress"),
     ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "compat", "encode", "tune", "prompts"),
-    ("formats", "traces", "preview", "attach"), ("runner", "requests", "bake"),
+    ("formats", "exchange", "traces", "preview", "attach"), ("runner", "requests", "bake"), ("explain",),
     ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report"), ("recipes", "organism.__main__"),
 ]  # fmt: skip
 

@@ -30,7 +30,7 @@ def test_activations_come_back_as_they_were(activations, tmp_path):
         assert torch.equal(back.positive[site], values) and torch.equal(back.negative[site], activations.negative[site])
 
 
-def test_programs_come_back_as_they_were_and_steer_the_same(runner, directions, tmp_path):
+def test_G4_programs_come_back_as_they_were_and_steer_the_same(runner, directions, tmp_path):
     when = ~Condition(directions[Site(1)], 0.123456789, "below", "cast", LAST_PROMPT)
     late = {Site(3): directions[Site(3)]}
     programs = {

@@ -34,14 +34,14 @@ def coefficient(h, r):
     return (h @ r) / r.dot(r)
 
 
-def test_affine_sets_the_coefficient_whatever_the_input(h, direction):
+def test_A2_affine_sets_the_coefficient_whatever_the_input(h, direction):
     for alpha in (-1.0, 0.0, 0.5, 1.0):
         got = ops.kernel(h, lower_op(Affine(direction, alpha)))
         want = coefficient(direction.origin, direction.vector) + alpha
         torch.testing.assert_close(coefficient(got, direction.vector), want.expand(3, 5), atol=1e-5, rtol=0)
 
 
-def test_affine_takes_each_class_mean_to_the_other(direction):
+def test_A3_affine_takes_each_class_mean_to_the_other(direction):
     negative = direction.origin[None, None]
     positive = negative + direction.vector
     for alpha, target in ((0.0, negative), (1.0, positive)):
@@ -49,20 +49,20 @@ def test_affine_takes_each_class_mean_to_the_other(direction):
             torch.testing.assert_close(ops.kernel(start, lower_op(Affine(direction, alpha))), target, atol=1e-5, rtol=0)
 
 
-def test_affine_is_ablation_then_the_references_projection_then_addition(h, direction):
+def test_A1_affine_is_ablation_then_the_references_projection_then_addition(h, direction):
     r = direction.vector
     by_parts = ops.kernel(h, lower_op(Ablate(direction))) + coefficient(direction.origin, r) * r + 0.7 * r
     torch.testing.assert_close(ops.kernel(h, lower_op(Affine(direction, 0.7))), by_parts, atol=1e-5, rtol=0)
 
 
-def test_affine_twice_is_the_last_one(h, direction):
+def test_A5_affine_twice_is_the_last_one(h, direction):
     once = ops.kernel(h, lower_op(Affine(direction, 0.2)))
     torch.testing.assert_close(
         ops.kernel(ops.kernel(h, lower_op(Affine(direction, 3.0))), lower_op(Affine(direction, 0.2))), once, atol=1e-5, rtol=0
     )
 
 
-def test_affine_moves_with_a_shift_of_all_states_and_ablation_does_not(h, direction):
+def test_A9_affine_moves_with_a_shift_of_all_states_and_ablation_does_not(h, direction):
     constant = torch.randn(16, generator=torch.Generator().manual_seed(4))
     moved = replace(direction, origin=direction.origin + constant)
     shifted = ops.kernel(h + constant, lower_op(Affine(moved, 0.5)))
@@ -82,7 +82,7 @@ def test_ablation_removes_the_direction_once_and_leaves_the_rest(h, direction):
     torch.testing.assert_close(coefficient(half, r), coefficient(h, r) / 2, atol=1e-5, rtol=0)
 
 
-def test_addition_is_linear_in_its_strength(h, direction):
+def test_C10_V2_addition_is_linear_in_its_strength(h, direction):
     there = ops.kernel(h, lower_op(Add(direction, 2.5)))
     torch.testing.assert_close(there - h, (2.5 * direction.vector).expand_as(h), atol=1e-5, rtol=0)
     torch.testing.assert_close(ops.kernel(there, lower_op(Add(direction, -2.5))), h, atol=1e-5, rtol=0)
@@ -142,7 +142,7 @@ def test_pooling_is_in_fp32():
     assert got == pytest.approx(torch.tensor(0.1).bfloat16().item(), rel=1e-6)
 
 
-def test_cast_similarity_ignores_signs_and_the_cosine_does_not(h, direction):
+def test_C3_cast_similarity_ignores_signs_and_the_cosine_does_not(h, direction):
     mask, offsets = torch.ones(3, 5), torch.arange(5).expand(3, 5) - 5
     facts = {"vector": direction.vector, "where": lower_where(ALL), "columns": None}
 
@@ -153,6 +153,7 @@ def test_cast_similarity_ignores_signs_and_the_cosine_does_not(h, direction):
     torch.testing.assert_close(scored(h, -1, "cast"), cast)
     torch.testing.assert_close(scored(-h, 1, "cast"), cast)
     torch.testing.assert_close(scored(h, -1, "cosine"), -scored(h, 1, "cosine"))
+    assert not torch.allclose(scored(h * 5, 1, "cast"), cast)  # tanh sees the scale
     # small projections: tanh is the identity, and CAST's similarity is |cos|
     torch.testing.assert_close(scored(h * 1e-4, 1, "cast"), scored(h, 1, "cosine").abs(), atol=1e-5, rtol=0)
 

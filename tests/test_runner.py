@@ -50,7 +50,7 @@ def test_logits_of_every_program_equal_the_oracle(runner, programs, expected):
             torch.testing.assert_close(row, want, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_batched_cached_generation_equals_the_oracle_without_a_cache(runner, programs):
+def test_G2_batched_cached_generation_equals_the_oracle_without_a_cache(runner, programs):
     for name, program in programs.items():
         got = [completion.ids for completion in runner.generate(MIXED, program, NEW_TOKENS)]
         eos = runner.chat.tokenizer.eos_token_id
@@ -66,7 +66,7 @@ def test_all_programs_differ_from_one_another(expected):
             assert (seen[a] - seen[b]).abs().max() > 1e-3, (a, b)
 
 
-def test_one_program_per_row_equals_running_them_apart(runner, programs):
+def test_C8_one_program_per_row_equals_running_them_apart(runner, programs):
     chosen = list(programs.values())[::7]
     together = runner.generate([p for p in MIXED for _ in chosen], chosen * len(MIXED), NEW_TOKENS)
     apart = [runner.generate([prompt], program, NEW_TOKENS)[0] for prompt in MIXED for program in chosen]
@@ -74,7 +74,7 @@ def test_one_program_per_row_equals_running_them_apart(runner, programs):
     assert [c.fired for c in together] == [c.fired for c in apart]
 
 
-def test_left_padding_changes_nothing(runner, programs):
+def test_C8_left_padding_changes_nothing(runner, programs):
     """The first prompt alone, and beside one three times as long."""
     program = programs["conditional"]
     alone = runner.logits([MIXED[0]], program)[0]
@@ -84,7 +84,7 @@ def test_left_padding_changes_nothing(runner, programs):
     torch.testing.assert_close(runner.scores(MIXED, [when])[0, :1], runner.scores(MIXED[:1], [when])[0], atol=1e-6, rtol=0)
 
 
-def test_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_means(runner):
+def test_G1_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_means(runner):
     texts = tuple(Text(p, r) for p, r in zip(MIXED, RESPONSES, strict=True))
     for span in (PROMPT, LAST_PROMPT, ALL, Span(-3, 0), Last(1), Last(3), Positions((0, -1))):
         got = runner.record(ContrastSet(texts, texts[:1]), [Site(3), Site(1)], span)
@@ -114,7 +114,7 @@ def test_reading_a_response_that_is_too_short_is_refused(runner):
         runner.record(of_prompts(HARMFUL, HARMLESS), [Site(0)], GENERATED)
 
 
-def test_a_false_condition_leaves_logits_bitwise_equal(runner, directions):
+def test_C6_G3_a_false_condition_leaves_logits_bitwise_equal_and_a_true_one_changes_nothing(runner, directions):
     never = Condition(directions[Site(1)], 2.0)  # a cosine is at most 1
     base = runner.logits(MIXED, Program(), RESPONSES)
     for program in (add(directions, 5.0), ablate(directions), affine(directions, 3.0)):
@@ -124,7 +124,7 @@ def test_a_false_condition_leaves_logits_bitwise_equal(runner, directions):
             assert torch.equal(row, steered)
 
 
-def test_a_condition_and_its_complement_part_the_rows(runner, directions):
+def test_C5_a_condition_and_its_complement_part_the_rows(runner, directions):
     when = condition(runner, directions, 1)
     fired = [c.fired[0] for c in runner.generate(MIXED, add(directions).when(when), 1)]
     not_fired = [c.fired[0] for c in runner.generate(MIXED, add(directions).when(~when), 1)]
@@ -132,14 +132,14 @@ def test_a_condition_and_its_complement_part_the_rows(runner, directions):
     assert len(set(fired)) == 2
 
 
-def test_the_complement_is_exact_at_the_threshold_itself(runner, directions):
+def test_C5_the_complement_is_exact_at_the_threshold_itself(runner, directions):
     free = Condition(directions[Site(1)], 0.0)
     at = replace(free, threshold=runner.scores(MIXED[:1], [free])[0, 0].item())
     assert runner.generate(MIXED[:1], add(directions).when(at), 1)[0].fired == (False,)
     assert runner.generate(MIXED[:1], add(directions).when(~at), 1)[0].fired == (True,)
 
 
-def test_a_verdict_is_taken_once_and_not_carried_into_the_next_call(runner, directions):
+def test_C7_a_verdict_is_taken_once_and_not_carried_into_the_next_call(runner, directions):
     """The edit pushes every generated token far along the condition's direction; the verdict stays the prompt's, and the next
     call starts anew."""
     when = condition(runner, directions, 1)
@@ -225,3 +225,16 @@ def test_random_controls_have_the_directions_lengths_and_not_their_heading(direc
         assert controls[site].vector.norm().item() == pytest.approx(d.vector.norm().item(), rel=1e-5)
         assert abs(torch.cosine_similarity(controls[site].vector, d.vector, dim=0)) < 0.6  # 32 dimensions
         assert controls[site] == again[site] and controls[site] != other[site]
+
+
+def test_simulated_execution_equals_local_execution(runner, programs):
+    """What nnsight would send to a server, unpacked and run here."""
+    simulated = runner.simulated()
+    for name in list(programs)[::5]:
+        program = programs[name]
+        for a, b in zip(simulated.logits(MIXED, program, RESPONSES), runner.logits(MIXED, program, RESPONSES), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        here, there = runner.generate(MIXED, program, 4), simulated.generate(MIXED, program, 4)
+        assert [c.text for c in there] == [c.text for c in here], name
+    here, there = (r.record(of_prompts(HARMFUL, HARMLESS), [Site(1)]).positive[Site(1)] for r in (runner, simulated))
+    assert torch.equal(here, there)

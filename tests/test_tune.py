@@ -12,27 +12,33 @@ from nnsteer.site import Site
 
 
 def brute_force(positive, negative):
-    """F1 of every cut between two distinct scores and either side, by counting."""
+    """F1 and false alarms of every cut between two distinct scores and either side, by counting."""
     values = sorted({*positive, *negative})
     cuts = {}
     for low, high in itertools.pairwise(values):
         for side in ("above", "below"):
             fired_p = sum((s >= high) == (side == "above") for s in positive)
             fired_n = sum((s >= high) == (side == "above") for s in negative)
-            cuts[low, high, side] = 2 * fired_p / (fired_p + fired_n + len(positive))
+            cuts[low, high, side] = 2 * fired_p / (fired_p + fired_n + len(positive)), fired_n / len(negative)
     return cuts
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_the_sweep_equals_brute_force_over_all_cut_points(seed):
+def test_C12_the_sweep_equals_brute_force_over_all_cut_points(seed):
     rng = random.Random(seed)
     digits = rng.choice([1, 2, 6])  # few digits: many equal scores
     positive = torch.tensor([round(rng.gauss(0.3, 1), digits) for _ in range(rng.randint(1, 40))])
     negative = torch.tensor([round(rng.gauss(0, 1), digits) for _ in range(rng.randint(1, 40))])
     cuts = brute_force(positive.tolist(), negative.tolist())
-    point = tune.condition_point({Site(0): tune.sweep(positive, negative)})
-    assert point.f1 == max(cuts.values())
-    widest = max(high - low for (low, high, _), value in cuts.items() if value == point.f1)
+    limit = rng.choice([1.0, 1.0, 0.5, 0.2])
+    allowed = {cut: f1 for cut, (f1, false) in cuts.items() if false <= limit + 1e-9}
+    if not allowed:
+        with pytest.raises(UserError, match="no threshold fires on at most"):
+            tune.condition_point({Site(0): tune.sweep(positive, negative)}, limit)
+        return
+    point = tune.condition_point({Site(0): tune.sweep(positive, negative)}, limit)
+    assert point.f1 == max(allowed.values())
+    widest = max(high - low for (low, high, _), value in allowed.items() if value == point.f1)
     assert point.gap == pytest.approx(widest, rel=1e-5)
     got = tune.quality([point.fires(s) for s in positive.tolist()], [point.fires(s) for s in negative.tolist()])
     assert got.f1 == point.f1  # the threshold that is returned is the one that was scored
@@ -59,7 +65,7 @@ def test_the_threshold_is_the_midpoint_of_the_gap_and_not_rounded():
     assert point.fires_when == "above"
 
 
-def test_ties_go_to_the_widest_gap_over_layers_and_cuts():
+def test_C12_ties_go_to_the_widest_gap_over_layers_and_cuts():
     near = tune.sweep(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0]))
     far = tune.sweep(torch.tensor([-9.0, -8.0]), torch.tensor([1.0, 0.0]))
     point = tune.condition_point({Site(0): near, Site(1): far})

@@ -3,6 +3,7 @@ decides, in such lengths from the negative mean; `condition.probe` makes a condi
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ def lda(read: Read) -> dict[Place, Direction]:
     for site, direction in directions.items():
         positive, negative = moments.positive[site], moments.negative[site]
         distance = (positive.mean - negative.mean) @ _lda_weights(positive, negative)
-        boundary = 0.5 - np.log(positive.count / negative.count) / distance.item()
+        boundary = 0.5 - math.log(positive.count / negative.count) / distance.item()
         directions[site] = replace(direction, boundary=boundary)
     return directions
 

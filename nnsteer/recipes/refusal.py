@@ -66,6 +66,8 @@ class Config:
     """Pairs of texts that the behaviour direction is fitted on, at most."""
     condition_pairs: int = 4000
     """Pairs of prompts that the condition direction is fitted on, at most (the paper: 4,050)."""
+    max_false_alarms: float = 0.05
+    """The largest share of harmless tune prompts on which the condition may fire; 1 for the paper's F1 alone."""
     tune_prompts: int = 20
     """Prompts a side on which each way to steer is tried."""
     max_broken: float = 0.05
@@ -123,7 +125,9 @@ def main(config: Config) -> None:
 
     # 3. The condition point: layer, threshold and side, by an exact sweep on the tune split.
     with folder.timed("condition_point"):
-        when = stages.condition_point(folder, runner, requests, concept, config.score, config.condition_pairs)
+        when = stages.condition_point(
+            folder, runner, requests, concept, config.score, config.condition_pairs, config.max_false_alarms
+        )
 
     # 4. The dose: which tokens to read the direction on and to add it to, at which layers and how hard, on the tune split.
     with folder.timed("dose"):
