@@ -2,8 +2,9 @@
 
 Within `with attach(model, program):` every call to the model is steered, and when the block ends, by an exception too, the hooks
 are gone. A call without a cache (or with an empty one) is a prefill: all its tokens are the prompt, and the conditions are
-decided anew; calls that continue its cache are the generated tokens. Contexts nest, the inner one seeing what the outer one
-made. Each thread has its own verdicts, so threads may share an attached model; they share its programs as well.
+decided anew; calls that continue its cache are the generated tokens (so `generate` needs `use_cache=True` where that is not the
+model's default, as in MPT). Contexts nest, the inner one seeing what the outer one made. Each thread has its own verdicts, so
+threads may share an attached model; they share its programs as well.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def on_begin(attached: Attached, decoder: nn.Module, args: tuple, kwargs: dict) 
     mask = kwargs.get("attention_mask")
     if mask is not None and mask.dim() != 2:
         raise UserError(f"attention mask with {mask.dim()} dimensions: an attached model needs one of [row, token]")
-    if last is None or cache is None or length(cache, last) == 0:
+    if last is None or cache is None or not holds_tokens(cache, last):
         mask = torch.ones(rows, width, dtype=torch.long) if mask is None else mask[:, -width:]
         zeros = torch.zeros(rows, dtype=torch.long, device=mask.device)
         attached.local.running = Pass(mask, ops.prefill_offsets(mask, zeros), mask.sum(1), {}, {}, False, cache)
@@ -120,11 +121,14 @@ def on_begin(attached: Attached, decoder: nn.Module, args: tuple, kwargs: dict) 
     attached.local.running = Pass(new, offsets, last.lengths, last.scores, last.verdicts, True, cache, last.number + 1)
 
 
-def length(cache: Any, last: Pass) -> int:
-    """How many tokens a cache holds; a cache that can't say is new unless it is the last pass's."""
-    if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length())
-    return 1 if cache is last.cache else 0
+def holds_tokens(cache: Any, last: Pass) -> bool:
+    """Whether a cache continues a prefill; one that can't say does if it is the last pass's."""
+    if not hasattr(cache, "get_seq_length"):
+        return cache is last.cache
+    try:
+        return int(cache.get_seq_length()) > 0
+    except ValueError:  # a recurrent model's cache has no length
+        return cache.has_previous_state()
 
 
 def read_ahead(attached: Attached, decoder: nn.Module, args: tuple, kwargs: dict) -> None:

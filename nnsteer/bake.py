@@ -16,17 +16,16 @@ from transformers.pytorch_utils import Conv1D
 
 from nnsteer.attach import check_fitted_on, hooked, ignore
 from nnsteer.errors import UserError
-from nnsteer.layout import Layout, child_of, find_layout
+from nnsteer.layout import Layout, find_layout
 from nnsteer.lower import lower_op
 from nnsteer.program import Program, Step
 from nnsteer.site import Site
 from nnsteer.span import ALL
 
-DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out")  # the MLP's output projection
 PROBE = 16  # tokens of the pass that checks the copy
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}  # of how far steering moves the logits
 # config switches that give every layer's projection a bias, zero where nothing is added
-BIAS_SWITCHES = {"mlp": ("mlp_bias",), "attention": ("attention_bias",)}
+BIAS_SWITCHES = {"mlp": ("mlp_bias", "bias"), "attention": ("attention_bias", "bias")}
 
 
 def bake(model: PreTrainedModel, program: Program, untie: bool = False) -> PreTrainedModel:
@@ -98,13 +97,14 @@ def moved_to_a_map(step: Step, edit: dict[str, Tensor]) -> Site:
 
 def edit_projection(model: PreTrainedModel, layout: Layout, step: Step, site: Site, edit: dict[str, Tensor]) -> None:
     """Changes the output projection of a block's attention or MLP."""
-    half = "attention" if site.stream == "attn_out" else "mlp"
-    block = model.get_submodule(f"{layout.blocks}.{site.layer}")
-    if hasattr(block, "post_feedforward_layernorm"):
-        raise refuse(step, "a norm follows the output projection in this family")
-    projection = projection_of(model, layout, site)
-    if projection is None:
+    half, path, added = ("attention", layout.projection, layout.attention)
+    if site.stream == "mlp_out":
+        half, path, added = ("mlp", layout.down, layout.mlp)
+    projection = path and model.get_submodule(f"{layout.blocks}.{site.layer}.{path}")
+    if not isinstance(projection, nn.Linear | Conv1D):
         raise refuse(step, f"this family's {half} has no single output projection")
+    if added is not None and not f"{path}.".startswith(f"{added}."):
+        raise refuse(step, "a norm follows the output projection in this family")
     change = edit["left"].mT @ edit["right"]
     constant = change @ edit["center"] + edit["shift"]
     if constant.any() and projection.bias is None:
@@ -117,21 +117,6 @@ def edit_projection(model: PreTrainedModel, layout: Layout, step: Step, site: Si
         if projection.bias is not None:
             bias = projection.bias.double()
             projection.bias.copy_(bias - change.to(bias) @ bias + constant.to(bias))
-
-
-def projection_of(model: PreTrainedModel, layout: Layout, site: Site) -> nn.Linear | Conv1D | None:
-    """The linear map whose output is the site's, where there is one."""
-    block = f"{layout.blocks}.{site.layer}"
-    if site.stream == "attn_out":
-        path = layout.projection and f"{block}.{layout.projection}"
-    elif layout.mlp is None:
-        path = None
-    else:
-        mlp = model.get_submodule(f"{block}.{layout.mlp}")
-        name = child_of(mlp, DOWN)
-        path = f"{block}.{layout.mlp}" if isinstance(mlp, nn.Linear) else name and f"{block}.{layout.mlp}.{name}"
-    module = model.get_submodule(path) if path else None
-    return module if isinstance(module, nn.Linear | Conv1D) else None
 
 
 def give_biases(model: PreTrainedModel, layout: Layout, step: Step, half: str) -> None:
@@ -164,6 +149,8 @@ def edit_embedding(model: PreTrainedModel, step: Step, edit: dict[str, Tensor], 
     decoder = model.get_decoder()
     change = edit["left"].mT @ edit["right"]
     constant = change @ edit["center"] + edit["shift"]
+    if embedding.embedding_dim != len(constant):
+        raise refuse(step, "a linear map follows the embedding in this family")
     others = [m for m in decoder.children() if isinstance(m, nn.Embedding) and m is not embedding]
     with torch.no_grad():
         for table, extra in [(embedding, constant), *((other, torch.zeros_like(constant)) for other in others)]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
-import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from nnsteer.errors import UserError
@@ -14,6 +16,14 @@ from nnsteer.site import Head, Place
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 MLP = ("mlp", "ffn", "feed_forward")
 PROJECTION = ("o_proj", "c_proj", "dense", "out_proj")  # the attention's output projection
+DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out")  # the MLP's
+# norms between each half and the stream: Gemma 2 and 3, OLMo 2; GLM-4
+POST_NORMS = (("post_attention_layernorm", "post_feedforward_layernorm"), ("post_self_attn_layernorm", "post_mlp_layernorm"))
+UNMASKED = ("rwkv", "recurrent_gemma")
+# config fields with which a family changes the logits after its unembedding: caps and scales
+RESCALED = (
+    "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,14 +33,18 @@ class Layout:
     blocks: str
     num_layers: int
     attention: str | None
-    """Within a block: what attention adds to the residual stream."""
+    """Within a block: the module whose output attention adds to the residual stream."""
     mlp: str | None
+    """The same for the MLP."""
     projection: str | None
-    """Within a block: the linear map whose input holds the attention heads side by side."""
+    """Within a block: the linear map that ends attention; its input holds the attention heads side by side."""
+    down: str | None
+    """Within a block: the linear map that ends the MLP."""
     num_heads: int
     head_width: int
+    """The columns of each head in the projection's input; 0 where it has none of its own."""
     head: str
-    """The unembedding."""
+    """The module whose output holds the logits: the unembedding, or the model itself ("") where it caps or scales them."""
 
     def path(self, site: Place) -> str:
         """The module whose output (for `block_in` and heads, input) holds the site's states."""
@@ -38,9 +52,9 @@ class Layout:
             raise UserError(f"{site}: this model has {self.num_layers} layers, 0 to {self.num_layers - 1}")
         block = f"{self.blocks}.{site.layer}"
         if isinstance(site, Head):
-            if site.head >= self.num_heads:
+            if 0 < self.num_heads <= site.head:
                 raise UserError(f"{site}: this model has {self.num_heads} attention heads, 0 to {self.num_heads - 1}")
-            child = self.projection
+            child = self.projection if self.head_width else None
         elif site.stream in ("block_in", "block_out"):
             return block
         else:
@@ -73,36 +87,75 @@ def check_layers(asked: Iterable[int], layers: int) -> None:
 
 
 def find_layout(model: PreTrainedModel) -> Layout:
-    """Finds the one list of blocks that the config announces, within the decoder (an image tower can have as many). Raises
-    UserError where the tree does not show it."""
+    """Finds the one list of blocks that the config announces, within the decoder (an image tower can have as many), and what
+    every one of its blocks has. Raises UserError where the tree does not show it."""
     decoder, n = model.get_decoder(), num_layers(model.config)
     names = {id(module): name for name, module in model.named_modules()}
-    lists = [m for m in decoder.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n]
+    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == n]
     if not lists or model.get_output_embeddings() is None:
         raise UserError(f"{type(model).__name__}: found no list of {n} blocks with an unembedding; this family is not supported")
-    block = lists[0][0]
-    attention, mlp = child_of(block, ATTENTION), child_of(block, MLP)
-    projection = None
-    if attention is not None and (found := child_of(getattr(block, attention), PROJECTION)) is not None:
-        projection = f"{attention}.{found}"
-    if hasattr(block, "post_feedforward_layernorm"):  # a norm between each half and the stream (Gemma 2 and 3, OLMo 2)
-        attention, mlp = "post_attention_layernorm", "post_feedforward_layernorm"
-    config = model.config.get_text_config()
+    blocks, config = list(lists[0]), model.config.get_text_config()
+    if child_of(blocks, ("altup",)) is not None:  # Gemma 3n
+        raise UserError(f"{type(model).__name__}: its blocks pass on several streams at once; this family is not supported")
+    if config.model_type in UNMASKED:
+        raise UserError(
+            f"{type(model).__name__}: pads would change its states, it ignores the mask; this family is not supported"
+        )
+    attention, mlp = child_of(blocks, ATTENTION), child_of(blocks, MLP)
+    projection = within(blocks, attention, PROJECTION)
+    added = halves(blocks, attention, mlp)
     heads = getattr(config, "num_attention_heads", 0) or 0
-    width = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
+    rescaled = any(getattr(config, name, None) not in (None, 1) for name in RESCALED)
     return Layout(
         blocks=names[id(lists[0])],
         num_layers=n,
-        attention=attention,
-        mlp=mlp,
+        attention=added[0],
+        mlp=added[1],
         projection=projection,
+        down=child_of(blocks, DOWN) if mlp is None else within(blocks, mlp, DOWN),
         num_heads=heads,
-        head_width=width,
-        head=names[id(model.get_output_embeddings())],
+        head_width=columns_of_a_head(blocks, projection, heads),
+        head="" if rescaled else names[id(model.get_output_embeddings())],
     )
 
 
-def child_of(block: torch.nn.Module, candidates: tuple[str, ...]) -> str | None:
-    """The first of the names that the module has a child of."""
-    children = dict(block.named_children())
-    return next((name for name in candidates if name in children), None)
+def halves(blocks: Sequence[nn.Module], attention: str | None, mlp: str | None) -> tuple[str | None, str | None]:
+    """The modules whose outputs a block adds to the stream: its attention and MLP, or the norms after them. None for both where
+    the block may do more with them than add them."""
+    found = [name for name in (attention, mlp) if name is not None]
+    if not all(only_adds(block, [block.get_submodule(name) for name in found]) for block in blocks):
+        return None, None
+    pairs = ((child_of(blocks, (first,)), child_of(blocks, (second,))) for first, second in POST_NORMS)
+    return next((pair for pair in pairs if all(pair)), (attention, mlp))
+
+
+def only_adds(block: nn.Module, halves: Sequence[nn.Module]) -> bool:
+    """Whether nothing in a block's tree speaks against its adding to its input what its halves give, and no more."""
+    inside = {id(p) for half in halves for p in half.parameters()}
+    return (
+        not [*block.parameters(recurse=False), *block.buffers(recurse=False)]  # gates
+        and not any("residual" in signature(type(half).forward).parameters for half in halves)  # Bloom and MPT add inside
+        and getattr(block, "residual_multiplier", 1) == 1  # Granite scales before it adds
+        and (len(halves) < 2 or all(p.dim() == 1 for p in block.parameters() if id(p) not in inside))  # norms, no third part
+    )
+
+
+def child_of(modules: Sequence[nn.Module], candidates: tuple[str, ...]) -> str | None:
+    """The first of the names that every module has a child of."""
+    return next((name for name in candidates if all(name in dict(m.named_children()) for m in modules)), None)
+
+
+def within(blocks: Sequence[nn.Module], half: str | None, candidates: tuple[str, ...]) -> str | None:
+    """The same one level down, as a path from the block."""
+    found = None if half is None else child_of([block.get_submodule(half) for block in blocks], candidates)
+    return found and f"{half}.{found}"
+
+
+def columns_of_a_head(blocks: Sequence[nn.Module], projection: str | None, heads: int) -> int:
+    """The width of each head's part of the projection's input; 0 where blocks differ or it does not divide."""
+    if projection is None or not heads:
+        return 0
+    maps: list[Any] = [block.get_submodule(projection) for block in blocks]
+    widths = {int(getattr(m, "in_features", 0) or m.nx) for m in maps}  # transformers' Conv1D calls it nx
+    width, rest = divmod(max(widths), heads)
+    return width if len(widths) == 1 and not rest else 0
