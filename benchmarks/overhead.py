@@ -8,6 +8,7 @@ tokens per second over plain transformers' of the same round. Prints a table, th
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -59,8 +60,9 @@ def main(config: Config) -> None:
             bos_token_id=tokenizer.bos_token_id, eos_token_id=None, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
+    untouched = copy.deepcopy(model)  # nnsight patches the forwards of what it wraps
     prompts = [row["prompt"] for row in bundled("harmful.jsonl") if row["split"] == "tune"][: config.rows]
-    ways = build(Runner.wrap(model, chat, "random-85m", batch_size=config.rows), prompts, config.new_tokens)
+    ways = build(Runner.wrap(model, chat, "random-85m", batch_size=config.rows), untouched, prompts, config.new_tokens)
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -72,9 +74,9 @@ def main(config: Config) -> None:
     show(seconds, config)
 
 
-def build(runner: Runner, prompts: list[str], new_tokens: int) -> dict[str, Callable[[], object]]:
-    """The ways of generating, by name."""
-    model, batch = runner.hf, runner.chat.pad(runner.chat.rows([Text(prompt) for prompt in prompts]))
+def build(runner: Runner, model: LlamaForCausalLM, prompts: list[str], new_tokens: int) -> dict[str, Callable[[], object]]:
+    """The ways of generating, by name; `model` has the runner's weights."""
+    batch = runner.chat.pad(runner.chat.rows([Text(prompt) for prompt in prompts]))
     sites = block_outs(range(12))
     directions = fit.mean_difference(runner.record(of_prompts(prompts[:4], prompts[4:8]), sites))
     everywhere = add(directions, 0.1)

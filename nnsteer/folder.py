@@ -85,6 +85,7 @@ def check_folder(path: Path, settings: dict) -> None:
         asked = json.loads((path / "config.json").read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"--out {path}: holds files that are not a run; give a folder that is new or empty") from None
+    settings = json.loads(json.dumps(settings))  # tuples come back as lists
     changed = sorted(name for name in {*asked, *settings} if asked.get(name) != settings.get(name))
     if changed:
         raise UserError(f"--out {path}: already holds another run ({', '.join(changed)} differ); give another folder")

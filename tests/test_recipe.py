@@ -13,6 +13,7 @@ import pytest
 
 from nnsteer import cli, find_model, organism
 from nnsteer.errors import UserError
+from nnsteer.folder import open_folder
 from nnsteer.formats import load_directions, load_programs, save_directions
 from nnsteer.program import Program
 from nnsteer.recipes.refusal import DRAWS, Config, main
@@ -133,6 +134,13 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     assert (
         json.loads((out / "summary.json").read_text())["variants"] == json.loads((done / "summary.json").read_text())["variants"]
     )
+
+
+def test_settings_with_several_values_are_the_same_run_again(tmp_path):
+    open_folder(tmp_path / "run", {"layers": (1, 2)}, {})
+    open_folder(tmp_path / "run", {"layers": (1, 2)}, {})
+    with pytest.raises(UserError, match=r"already holds another run \(layers differ\)"):
+        open_folder(tmp_path / "run", {"layers": (1, 3)}, {})
 
 
 def test_a_folder_of_another_run_is_refused_before_anything_is_loaded(done, config):

@@ -1,0 +1,45 @@
+"""What a measure is: a name, the settings that decide its values, and a function to one value for each prompt under its program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nnsteer.program import Program
+from nnsteer.prompts import Prompt
+from nnsteer.runner import Runner
+
+
+class Answer(NamedTuple):
+    """A generated answer to one prompt."""
+
+    prompt: Prompt
+    text: str
+    ids: tuple[int, ...]
+    """Its tokens, without the end token."""
+
+
+@dataclass(frozen=True)
+class OfAnswers:
+    """Judges answers that are there already."""
+
+    name: str
+    settings: str
+    """Names everything else that decides its values; two measures with equal names and settings are the same."""
+    binary: bool
+    """Whether its values are 0 or 1, so that their mean is a rate."""
+    values: Callable[[Sequence[Answer]], list[float]]
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """Asks the steered model itself: `values(runner, programs, prompts)`, one program for each prompt."""
+
+    name: str
+    settings: str
+    binary: bool
+    values: Callable[[Runner, Sequence[Program], Sequence[Prompt]], list[float]]
+
+
+Measure = OfAnswers | OfModel
