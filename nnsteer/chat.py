@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,11 @@ class Chat:
     tokenizer: PreTrainedTokenizerBase
     templated: bool = True
     system: str | None = None
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides how a prompt becomes tokens, but for the vocabulary."""
+        template = self.tokenizer.chat_template if self.templated else None
+        return hashlib.sha256(json.dumps([template, self.system]).encode()).hexdigest()[:16]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt's tokens, up to where the answer begins."""

@@ -52,6 +52,10 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
 
+    def write_lines(self, name: str, rows: Iterable[dict]) -> None:
+        """JSON lines, the whole file or none of it."""
+        self.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
+
     def read_lines(self, name: str) -> list[dict]:
         """The rows appended so far. A last line that a kill cut short is removed from the file."""
         path = self.path / name

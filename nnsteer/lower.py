@@ -24,14 +24,16 @@ def lower(programs: Sequence[Program], layout: Layout) -> dict:
     to read and the edits to make there; `ahead` says that some edit comes before the condition that decides it, so that
     the conditions need a pass of their own first.
     """
-    distinct = list(dict.fromkeys(programs))
+    rows_of: dict[Program, list[int]] = {}
+    for row, program in enumerate(programs):
+        rows_of.setdefault(program, []).append(row)
     conditions = distinct_conditions(programs)
     visits = reading_visits(conditions, layout)
-    for program in distinct:
-        rows = None if len(distinct) == 1 else torch.tensor([p == program for p in programs])
+    for program, own in rows_of.items():
+        rows = None if len(rows_of) == 1 else torch.tensor(own)
         for step in sorted(program.steps, key=lambda step: step.site.order):
             visit(visits, step.site, layout)["edits"].append(lower_step(step, conditions, rows, layout))
-    return plan(conditions, visits, layout) | {"ahead": any(edits_before_reading(program) for program in distinct)}
+    return plan(conditions, visits, layout) | {"ahead": any(edits_before_reading(program) for program in rows_of)}
 
 
 def reading_plan(conditions: Sequence[Condition], layout: Layout) -> dict:
@@ -96,7 +98,7 @@ def lower_condition(condition: Condition, layout: Layout) -> dict:
 
 
 def lower_step(step: Step, conditions: Sequence[Condition], rows: torch.Tensor | None, layout: Layout) -> dict:
-    """An edit as plain values; `rows` bool [row] says which rows run its program."""
+    """An edit as plain values; `rows` [some] numbers the rows that run its program, None for all."""
     return lower_op(step.op) | {
         "where": lower_where(step.span),
         "rows": rows,

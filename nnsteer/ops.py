@@ -134,22 +134,34 @@ def holds(when, verdicts):
 def apply(h, edits, offsets, lengths, mask, verdicts):
     """`h` after every edit of one site. An edit touches a token when its span, the pad mask, its rows, the verdict of its
     condition and its gate all say so; other tokens keep their bits."""
+    if any(edit["rows"] is not None for edit in edits):
+        h = h.clone()  # to be written row by row; the model's own tensor is not
     for edit in edits:
-        touched = inside(offsets, lengths, edit["where"]) & mask.bool()
-        if edit["rows"] is not None:
-            touched = touched & edit["rows"].to(mask.device)[:, None]
-        if edit["when"] is not None:
-            touched = touched & holds(edit["when"], verdicts).to(mask.device)[:, None]
-        touched = touched.to(h.device)
-        part = columns(h, edit["columns"])
-        if edit["gate"] is not None:
-            touched = touched & gate(part, edit["gate"])
-        new = kernel(part, edit)
-        if edit["norm"] is not None:
-            new = renormed(part, new, touched, offsets < 0, edit["norm"])
-        new = torch.where(touched[..., None], new, part)
-        h = new if edit["columns"] is None else with_columns(h, edit["columns"], new)
+        held = None if edit["when"] is None else holds(edit["when"], verdicts).to(mask.device)
+        if edit["rows"] is None:
+            h = edited(h, edit, offsets, lengths, mask, held)
+            continue
+        rows = edit["rows"].to(mask.device)
+        own = None if held is None else held[rows]
+        there = edit["rows"].to(h.device)
+        h[there] = edited(h[there], edit, offsets[rows], lengths[edit["rows"]], mask[rows], own)
     return h
+
+
+def edited(h, edit, offsets, lengths, mask, held):
+    """`h` after one edit; `held` bool [row] is its condition's verdict, None where it has none."""
+    touched = inside(offsets, lengths, edit["where"]) & mask.bool()
+    if held is not None:
+        touched = touched & held[:, None]
+    touched = touched.to(h.device)
+    part = columns(h, edit["columns"])
+    if edit["gate"] is not None:
+        touched = touched & gate(part, edit["gate"])
+    new = kernel(part, edit)
+    if edit["norm"] is not None:
+        new = renormed(part, new, touched, offsets < 0, edit["norm"])
+    new = torch.where(touched[..., None], new, part)
+    return new if edit["columns"] is None else with_columns(h, edit["columns"], new)
 
 
 def gate(h, gate):

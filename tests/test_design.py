@@ -17,7 +17,8 @@ ORDER = [  # an import may only point to an earlier line
     ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "compat", "encode", "tune", "prompts"),
     ("formats", "exchange", "traces", "preview", "attach"), ("runner", "requests", "bake"), ("explain",),
-    ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report"), ("recipes", "organism.__main__"),
+    ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report", "study"),
+    ("recipes", "organism.__main__"),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from nnsteer.fit.probes import lda, logistic
 from nnsteer.site import Place
 
 Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
-METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
+METHODS: dict[str, Callable[[Activations], dict[Place, Direction]]] = {
     "mean_difference": mean_difference,
     "pca_pairwise": pca_pairwise,
     "pca_center": pca_center,

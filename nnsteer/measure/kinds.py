@@ -1,4 +1,4 @@
-"""What a measure is: a name, the settings that decide its values, and a function to one value for each prompt under its program."""
+"""What a measure is: a name, the settings that decide its values, and a function to a value for each prompt under its program."""
 
 from __future__ import annotations
 

@@ -1,0 +1,179 @@
+"""A study as TOML: what is written in the file, checked before any model is loaded."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from nnsteer.errors import UserError
+from nnsteer.fit import METHODS
+from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Reading, Where, first_generated
+
+READINGS: dict[str, Reading] = {
+    "prompt": PROMPT, "last_prompt": LAST_PROMPT, "response": GENERATED, "first_3": first_generated(3), "last": Last(),
+}  # fmt: skip
+SPANS: dict[str, Where] = {"all": ALL, "prompt": PROMPT, "last_prompt": LAST_PROMPT, "generated": GENERATED}
+OPS = ("add", "ablate", "affine", "clamp")
+UNITS = ("length", "absolute", "norm")
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """[sets.NAME]: prompts to report on."""
+
+    source: str
+    split: Literal["fit", "tune", "test"] = "test"
+    first: int | None = None
+
+
+@dataclass(frozen=True)
+class DirectionSpec:
+    """[directions.NAME]: two sides of prompts; or, with `prompts`, two sorts of openers after the same prompts."""
+
+    positive: str
+    negative: str
+    prompts: str | None = None
+    read: str = "prompt"
+    pairs: int = 1000
+
+
+@dataclass(frozen=True)
+class ConditionSpec:
+    """[conditions.NAME]: without a threshold it is found on the tune splits of the direction's two sides."""
+
+    direction: str
+    layer: int
+    method: str = "lda"
+    score: Literal["cosine", "cast", "projection", "coordinate"] = "cosine"
+    threshold: float | None = None
+    fires_when: Literal["above", "below"] = "above"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a grid of [[variants]]; its fields but `when` and `direction` are the grid's axes."""
+
+    op: str
+    direction: str
+    method: str
+    layers: tuple[int, ...]
+    strength: float
+    span: str
+    unit: str
+    when: str | None
+
+    @property
+    def axes(self) -> dict[str, str | float]:
+        """Where it lies in the grid."""
+        layers = "-".join(map(str, self.layers))
+        named: dict[str, str | float] = {"op": self.op, "direction": self.direction, "method": self.method, "layer": layers}
+        return named | {"strength": self.strength, "span": self.span, "unit": self.unit, "when": self.when or "always"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The whole file."""
+
+    model: str
+    sets: Mapping[str, SetSpec]
+    directions: Mapping[str, DirectionSpec]
+    conditions: Mapping[str, ConditionSpec]
+    cells: tuple[Cell, ...]
+    measures: tuple[str, ...]
+    recommend: Mapping[str, Any] | None
+    max_new_tokens: int = 24
+    seed: int = 0
+    controls: bool = True
+
+
+AXES = {"op": "add", "direction": None, "method": "mean_difference", "layer": None, "strength": 1.0, "span": "all",
+        "unit": "length", "when": None}  # fmt: skip
+TOP = ("model", "sets", "directions", "conditions", "variants", "measures", "recommend", "max_new_tokens", "seed", "controls")
+
+
+def read_spec(path: Path) -> Spec:
+    """The study in a TOML file. Raises UserError naming the entry that is wrong."""
+    try:
+        values = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{path}: no such file; give a study like recipes/ablations/layer_strength.toml") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not TOML ({error})") from None
+    unknown = sorted(set(values) - set(TOP))
+    if unknown:
+        raise UserError(f"{path}: no such entry: {', '.join(unknown)}; known: {', '.join(TOP)}")
+    for needed in ("sets", "variants", "measures"):
+        if not values.get(needed):
+            raise UserError(f"{path}: a study needs `{needed}`")
+    spec = Spec(
+        model=values.get("model", "nnsteer:organism"),
+        sets={name: table(path, f"sets.{name}", SetSpec, entry) for name, entry in values["sets"].items()},
+        directions={n: table(path, f"directions.{n}", DirectionSpec, e) for n, e in values.get("directions", {}).items()},
+        conditions={n: table(path, f"conditions.{n}", ConditionSpec, e) for n, e in values.get("conditions", {}).items()},
+        cells=tuple(cell for entry in values["variants"] for cell in grid(path, entry)),
+        measures=tuple(values["measures"]),
+        recommend=values.get("recommend"),
+        max_new_tokens=values.get("max_new_tokens", 24),
+        seed=values.get("seed", 0),
+        controls=values.get("controls", True),
+    )
+    check(path, spec)
+    return spec
+
+
+def table(path: Path, name: str, kind: Any, entry: Mapping[str, Any]) -> Any:
+    """One table of the file as a dataclass."""
+    known = list(kind.__dataclass_fields__)
+    unknown = sorted(set(entry) - set(known))
+    if unknown:
+        raise UserError(f"{path}, [{name}]: no such entry: {', '.join(unknown)}; known: {', '.join(known)}")
+    try:
+        return kind(**entry)
+    except TypeError as error:
+        raise UserError(f"{path}, [{name}]: {str(error).partition('() ')[2]}") from None
+
+
+def grid(path: Path, entry: Mapping[str, Any]) -> list[Cell]:
+    """The cells of one [[variants]]: every combination of its lists."""
+    unknown = sorted(set(entry) - set(AXES))
+    if unknown:
+        raise UserError(f"{path}, [[variants]]: no such entry: {', '.join(unknown)}; known: {', '.join(AXES)}")
+    axes = {name: entry.get(name, default) for name, default in AXES.items()}
+    for name in ("direction", "layer"):
+        if axes[name] is None:
+            raise UserError(f"{path}, [[variants]]: needs `{name}`")
+    choices = [value if isinstance(value, list) else [value] for value in axes.values()]
+    cells = []
+    for choice in product(*choices):
+        named = dict(zip(axes, choice, strict=True))
+        layer = named.pop("layer")
+        layers = tuple(layer) if isinstance(layer, list) else (layer,)
+        cells.append(Cell(layers=layers, **named))
+    return cells
+
+
+def check(path: Path, spec: Spec) -> None:
+    """Refuses names that nothing stands for."""
+    for name, direction in spec.directions.items():
+        one_of(path, f"[directions.{name}] read", direction.read, READINGS)
+    for name, condition in spec.conditions.items():
+        one_of(path, f"[conditions.{name}] direction", condition.direction, spec.directions)
+        one_of(path, f"[conditions.{name}] method", condition.method, METHODS)
+    for cell in spec.cells:
+        one_of(path, "[[variants]] op", cell.op, OPS)
+        one_of(path, "[[variants]] direction", cell.direction, spec.directions)
+        one_of(path, "[[variants]] method", cell.method, METHODS)
+        one_of(path, "[[variants]] span", cell.span, SPANS)
+        one_of(path, "[[variants]] unit", cell.unit, UNITS)
+        if not isinstance(cell.strength, int | float) or not all(isinstance(layer, int) for layer in cell.layers):
+            raise UserError(f"{path}, [[variants]]: layer {cell.layers}, strength {cell.strength!r}: expected numbers")
+
+
+def one_of(path: Path, where: str, given: object, known: Collection[object]) -> None:
+    """Refuses a name that is not among the known ones."""
+    if given not in known:
+        raise UserError(f"{path}, {where} {given!r}: expected one of {', '.join(map(str, known)) or 'none, as there is none'}")

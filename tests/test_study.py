@@ -1,0 +1,243 @@
+"""A study is complete, keyed, resumable and the same however it is packed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnsteer.errors import UserError
+from nnsteer.fit import random_like
+from nnsteer.folder import open_folder
+from nnsteer.measure.kinds import OfAnswers, OfModel
+from nnsteer.program import Program, add
+from nnsteer.prompts import Prompt
+from nnsteer.site import Site
+from nnsteer.study.build import name_of
+from nnsteer.study.cells import BASELINE, PromptSet, Study, Variant
+from nnsteer.study.run import run
+from nnsteer.study.spec import read_spec
+
+from conftest import HARMFUL, MIXED
+
+LENGTH = OfAnswers("length", "", False, lambda answers: [float(len(a.ids)) for a in answers])
+
+
+def first_token(runner, programs, prompts):
+    return [row[0].argmax().item() * 1.0 for row in runner.logits([p.text for p in prompts], programs)]
+
+
+FIRST = OfModel("first token", "", False, first_token)
+
+
+def study(directions, strengths=(0.5, 2.0), measures=(LENGTH, FIRST)):
+    variants = [Variant(BASELINE, Program(), {})]
+    for layer in (1, 2, 3):
+        own = {Site(layer): directions[Site(layer)]}
+        variants += [Variant(f"add {layer} {s}", add(own, s), {"layer": layer, "strength": s}) for s in strengths]
+        variants.append(Variant(f"random {layer}", add(random_like(own, 0), 1.0), {}))
+    sets = tuple(PromptSet(name, tuple(map(Prompt, texts))) for name, texts in (("harmful", HARMFUL), ("mixed", MIXED)))
+    return Study(tuple(variants), sets, measures, {}, 6)
+
+
+def lines(folder, name):
+    return [json.loads(line) for line in (Path(folder.path) / name).read_text().splitlines()]
+
+
+def as_set(folder, name):
+    rows = [json.dumps({k: v for k, v in row.items() if k != "scores"}, sort_keys=True) for row in lines(folder, name)]
+    assert len(rows) == len(set(rows))
+    return set(rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return open_folder(tmp_path / "study", {}, {})
+
+
+def test_every_cell_has_its_row_and_packed_rows_are_those_of_one_variant_at_a_time(runner, directions, folder):
+    whole = study(directions)
+    run(whole, runner.with_batch_size(16), folder)
+    rows, answers = lines(folder, "rows.jsonl"), lines(folder, "completions.jsonl")
+    prompts = [(s.name, p.text) for s in whole.sets for p in s.prompts]
+    assert {(r["variant"], r["set"], r["prompt"], r["measure"]) for r in rows} == {
+        (v.name, *p, m) for v in whole.variants for p in prompts for m in ("length", "first token")
+    }
+    for variant in whole.variants:
+        apart = runner.generate([p for _, p in prompts], variant.program, 6)
+        together = {(a["set"], a["prompt"]): a["completion"] for a in answers if a["variant"] == variant.name}
+        assert together == {p: c.text for p, c in zip(prompts, apart, strict=True)}
+        for row in (r for r in rows if r["variant"] == variant.name and r["measure"] == "length"):
+            completion = next(c for p, c in zip(prompts, apart, strict=True) if p == (row["set"], row["prompt"]))
+            assert row["value"] == len(completion.ids)
+
+
+def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(runner, directions, folder, monkeypatch):
+    run(study(directions), runner, folder)
+    before, answers = lines(folder, "rows.jsonl"), lines(folder, "completions.jsonl")
+    generated = []
+    original = type(runner).generate
+
+    def counting(self, prompts, *args, **kwargs):
+        generated.append(len(prompts))
+        return original(self, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(type(runner), "generate", counting)
+    run(study(directions), runner, folder)
+    assert generated == [] and lines(folder, "rows.jsonl") == before
+
+    changed = study(directions, strengths=(0.5, 3.0))
+    run(changed, runner, folder)
+    assert sum(generated) == 3 * (len(HARMFUL) + len(MIXED))  # strength 3.0 at three layers
+    kept = {row["key"] for row in before} & {row["key"] for row in lines(folder, "rows.jsonl")}
+    assert len(kept) == len(before) * 7 // 10
+    assert {row["variant"] for row in lines(folder, "rows.jsonl")} == {v.name for v in changed.variants}
+
+    generated.clear()
+    run(study(directions), runner, folder)  # the first version again: nothing was lost
+    assert generated == []
+    assert {row["key"] for row in lines(folder, "rows.jsonl")} == {row["key"] for row in before}
+    assert len(lines(folder, "completions.jsonl")) == len(answers)
+
+    run(study(directions, measures=(LENGTH,)), runner, folder)
+    assert generated == [] and {row["measure"] for row in lines(folder, "rows.jsonl")} == {"length"}
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(runner, directions, folder, monkeypatch):
+    original, sizes = type(runner).generate, []
+
+    def small(self, prompts, *args, **kwargs):
+        sizes.append(len(prompts))
+        if len(prompts) > 5:
+            raise torch.OutOfMemoryError("made")
+        return original(self, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(type(runner), "generate", small)
+    run(study(directions), runner.with_batch_size(16), folder)
+    assert sizes[:3] == [16, 8, 4] and max(sizes[3:]) == 4
+    assert len(as_set(folder, "completions.jsonl")) == 10 * 8
+    monkeypatch.setattr(type(runner), "generate", lambda self, prompts, *a, **k: small(self, prompts * 9, *a, **k))
+    with pytest.raises(UserError, match="out of memory with a single prompt"):
+        run(study(directions, strengths=(7.0,)), runner.with_batch_size(2), folder)
+
+
+def test_a_second_process_is_kept_out(runner, directions, folder):
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('in', flush=True); input()"
+    command = [sys.executable, "-c", hold, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match="another process is at work"):
+            run(study(directions), runner, folder)
+        other.kill()
+    run(study(directions, strengths=(1.0,)), runner, folder)  # a killed process's lock goes with it
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from conftest import *
+from test_study import study
+from nnsteer.study.run import run
+from nnsteer.folder import open_folder
+from pathlib import Path
+torch.set_num_threads(1)
+tokenizer = build_tokenizer([*HARMFUL, *HARMLESS, *MIXED] * 3, 400)
+runner = Runner.wrap(tiny("llama", tokenizer), Chat(tokenizer), "tiny-llama", batch_size=4)
+directions = fit.mean_difference(runner.record(of_prompts(HARMFUL, HARMLESS), block_outs(range(4))))
+print("ready", flush=True)
+run(study(directions), runner, open_folder(Path(sys.argv[1]), {{}}, {{}}))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_loses_repeats_and_tears_nothing(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+
+    def start(out):
+        command = [sys.executable, str(script), str(out)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    with start(tmp_path / "calm") as calm:
+        assert calm.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        assert calm.wait() == 0
+        seconds = time.monotonic() - began
+    rng, kills = random.Random(0), 0
+    while kills < 30:
+        with start(tmp_path / "killed") as process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(rng.uniform(0, seconds / 12))
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+            else:
+                (tmp_path / "killed" / "rows.jsonl").unlink()  # it was finished: measure it all again
+    with start(tmp_path / "killed") as last:
+        assert last.wait() == 0
+    a, b = (open_folder(tmp_path / name, {}, {}) for name in ("calm", "killed"))
+    for name in ("completions.jsonl", "rows.jsonl"):
+        assert as_set(a, name) == as_set(b, name)
+
+
+SPEC = """
+measures = ["length"]
+[sets.harmful]
+source = "nnsteer:harmful.jsonl"
+first = 4
+[directions.refusal]
+prompts = "nnsteer:harmless.jsonl"
+positive = "nnsteer:refusals.jsonl"
+negative = "nnsteer:compliances.jsonl"
+read = "last"
+[[variants]]
+direction = "refusal"
+layer = [0, [1, 2]]
+strength = [0.5, 1.0]
+"""
+
+
+def test_a_file_is_a_grid_of_named_cells(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(SPEC)
+    spec = read_spec(file)
+    assert [name_of(cell, spec) for cell in spec.cells] == [
+        "add layer=0 strength=0.5", "add layer=0 strength=1.0", "add layer=1-2 strength=0.5", "add layer=1-2 strength=1.0",
+    ]  # fmt: skip
+    assert replace(spec.cells[0], layers=(1, 2), strength=1.0) == spec.cells[3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("measures", "measure"), "no such entry: measure; known: model, sets"),
+        (('layer = [0, [1, 2]]', 'layr = 1'), r"\[\[variants\]\]: no such entry: layr"),
+        (('layer = [0, [1, 2]]', ''), r"\[\[variants\]\]: needs `layer`"),
+        (('direction = "refusal"', 'direction = "refusl"'), r"direction 'refusl': expected one of refusal"),
+        (('strength = [0.5, 1.0]', 'strength = "much"'), "expected numbers"),
+        (('read = "last"', 'read = "lst"'), r"\[directions.refusal\] read 'lst': expected one of prompt"),
+        (('first = 4', 'frist = 4'), r"\[sets.harmful\]: no such entry: frist"),
+        (('source = "nnsteer:harmful.jsonl"', ''), r"\[sets.harmful\]: missing 1 required positional argument: 'source'"),
+        (("[[variants]]", "[[variants]"), "not TOML"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_file_are_named(tmp_path, change, message):
+    file = tmp_path / "s.toml"
+    file.write_text(SPEC.replace(*change))
+    with pytest.raises(UserError, match=message) as caught:
+        read_spec(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such file; give a study like"):
+        read_spec(tmp_path / "none.toml")
