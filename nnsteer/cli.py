@@ -7,10 +7,10 @@ import io
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -20,11 +20,19 @@ T = TypeVar("T")
 FAILED = 2
 
 
-def run(config: type[T], main: Callable[[T], Any], description: str, args: Sequence[str] | None = None) -> None:
-    """Parses the command line into `config` and calls `main` with it. A user's mistake ends in one line on standard error;
-    Ctrl-C says that the run can be continued."""
+def run(
+    config: type[T], main: Callable[[T], Any], description: str, args: Sequence[str] | None = None, prog: str | None = None
+) -> None:
+    """Parses the command line into `config` and calls `main` with it. `prog` names the command where its file does not."""
+    with reported():
+        main(parse(config, description, list(sys.argv[1:] if args is None else args), prog))
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """A user's mistake ends in one line on standard error; Ctrl-C says that the run can be continued."""
     try:
-        main(parse(config, description, list(sys.argv[1:] if args is None else args)))
+        yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(FAILED)
@@ -33,16 +41,17 @@ def run(config: type[T], main: Callable[[T], Any], description: str, args: Seque
         sys.exit(130)
 
 
-def parse(config: type[T], description: str, args: list[str]) -> T:
+def parse(config: type[T], description: str, args: list[str], prog: str | None = None) -> T:
     """The options over the values of `--config FILE.toml`, over the defaults."""
     chosen, rest = preset(args)
     values = {} if chosen is None else read_preset(chosen, config)
-    given = {arg.split("=")[0].removeprefix("--").replace("-", "_") for arg in rest if arg.startswith("--")}
+    given = {arg.split("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_") for arg in rest if arg.startswith("--")}
     below = [word for name, value in values.items() if name not in given for word in as_option(name, value)]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config, args=below + rest, description=description)
+            # the preset's come last: a list of values must not swallow an argument without a name
+            return tyro.cli(config, args=rest + below, description=description, prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -51,7 +60,10 @@ def parse(config: type[T], description: str, args: list[str]) -> T:
 
 def as_option(name: str, value: Any) -> list[str]:
     """A preset's value as it would be typed, so that it is checked like one."""
-    return [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
 
 
 def preset(args: list[str]) -> tuple[Path | None, list[str]]:
@@ -72,11 +84,20 @@ def read_preset(path: Path, config: Any) -> dict[str, Any]:
         raise UserError(f"--config {path}: no such file; give a preset like recipes/refusal.toml") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"--config {path}: not TOML ({error})") from None
-    known = [field.name for field in fields(config)]
+    known = list(option_names(config))
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UserError(f"--config {path}: no such option: {', '.join(unknown)}; known: {', '.join(known)}")
     return values
+
+
+def option_names(config: Any) -> Iterator[str]:
+    """The fields of a Config, those of the groups of options inside it included."""
+    for name, kind in get_type_hints(config).items():
+        if is_dataclass(kind):
+            yield from option_names(kind)
+        else:
+            yield name
 
 
 def one_line(message: str) -> str:

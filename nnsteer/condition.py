@@ -10,11 +10,11 @@ from typing import Literal
 
 from nnsteer.direction import Direction
 from nnsteer.errors import UserError
+from nnsteer.names import Score
 from nnsteer.site import Place
 from nnsteer.span import PROMPT, Where
 
 Side = Literal["above", "below"]
-Score = Literal["cosine", "cast", "projection", "coordinate"]
 
 
 @dataclass(frozen=True)

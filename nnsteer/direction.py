@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nnsteer.errors import UserError
 from nnsteer.identity import ModelId
+from nnsteer.names import Unit
 from nnsteer.site import Place
 from nnsteer.span import Reading
 
@@ -48,6 +49,16 @@ class Direction:
         if self.norm is None:
             raise UserError(f"{self}: the residual norm at its site was not measured; fit it again from recorded activations")
         return self.with_length(self.norm)
+
+    def in_unit(self, unit: Unit) -> Direction:
+        """The same direction as long as strengths are counted in: its own length, 1 (`absolute`) or the mean state (`norm`)."""
+        match unit:
+            case "length":
+                return self
+            case "absolute":
+                return self.unit()
+            case "norm":
+                return self.relative()
 
     def with_length(self, length: float) -> Direction:
         """The same direction with another length. Raises UserError for a direction of length 0."""

@@ -1,4 +1,4 @@
-"""Directions, programs and activations on disk: safetensors with JSON metadata. Nothing is unpickled."""
+"""Directions, conditions, programs and activations on disk: safetensors with JSON metadata. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nnsteer.activations import Activations
+from nnsteer.condition import When
 from nnsteer.direction import Direction
 from nnsteer.encode import Store, decode
 from nnsteer.errors import UserError
@@ -42,6 +43,16 @@ def save_programs(path: Path, programs: Mapping[str, Program]) -> None:
 def load_programs(path: Path) -> dict[str, Program]:
     """Programs by name."""
     return load(path, "programs")
+
+
+def save_conditions(path: Path, conditions: Mapping[str, When]) -> None:
+    """Writes named conditions, for rules."""
+    save(path, "conditions", dict(conditions))
+
+
+def load_conditions(path: Path) -> dict[str, When]:
+    """Conditions by name."""
+    return load(path, "conditions")
 
 
 def save_activations(path: Path, activations: Activations) -> None:

@@ -3,12 +3,13 @@ when a condition holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from nnsteer.condition import Condition, When, leaves
 from nnsteer.direction import Direction, Directions
 from nnsteer.editor import Editor, Editors
+from nnsteer.names import OpName
 from nnsteer.op import Ablate, Add, Affine, Clamp, Edit, Op, describe, fitted
 from nnsteer.site import Place
 from nnsteer.span import ALL, Where
@@ -83,3 +84,8 @@ def edit(editors: Editors, span: Where = ALL) -> Program:
 
 def _steps(ops: Iterable[tuple[Op, Place]], span: Where) -> Program:
     return Program(tuple(Step(op, site, span) for op, site in ops))
+
+
+OPS: dict[OpName, Callable[[Directions, float, Where], Program]] = {
+    "add": add, "ablate": ablate, "affine": affine, "clamp": clamp,
+}  # fmt: skip

@@ -143,9 +143,16 @@ def load_prompts(text: str, seed: int) -> Splits:
 
 def load_openers(text: str) -> list[str]:
     """The first sentences of a SOURCE of openers (column `opener`)."""
+    return load_texts(text, "opener")
+
+
+def load_texts(text: str, default: str = "prompt") -> list[str]:
+    """The texts of a SOURCE as they stand, undivided; `default` is the column that holds them."""
     source = parse_source(text)
     rows = read_rows(source)
+    if source.split is not None and source.revision is None:
+        rows = [row for row in rows if row.get("split") == source.split]
     if not rows:
-        raise UserError(f"data {text}: holds no opener; give at least one")
-    column = column_of(source, rows, "opener")
+        raise UserError(f"data {text}: holds no {default}; give at least one")
+    column = column_of(source, rows, default)
     return [row[column].strip() for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nnsteer.contrast import ContrastSet, of_prompts, of_responses
 from nnsteer.prompts import Prompt, Splits, load_openers, load_prompts
 
 Side = Literal["harmful", "harmless"]
@@ -36,3 +37,13 @@ def load_requests(harmful: str, harmless: str, refusals: str, compliances: str, 
     return Requests(
         load_prompts(harmful, seed), load_prompts(harmless, seed), tuple(load_openers(refusals)), tuple(load_openers(compliances))
     )
+
+
+def load_contrast(positive: str, negative: str, prompts: str | None, pairs: int, seed: int) -> ContrastSet:
+    """At most `pairs` pairs of texts from the fit splits of SOURCEs: two sides of prompts; or, with `prompts`, two sorts of
+    openers after the same prompts."""
+    if prompts is not None:
+        questions = [p.text for p in load_prompts(prompts, seed).fit[:pairs]]
+        return of_responses(questions, load_openers(positive), load_openers(negative), seed)
+    sides = ([p.text for p in load_prompts(source, seed).fit[:pairs]] for source in (positive, negative))
+    return of_prompts(*sides)

@@ -13,12 +13,12 @@ ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [  # an import may only point to an earlier line
     ("errors",),
-    ("data", "ops", "site", "span", "contrast", "identity", "progress"),
-    ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition"),
+    ("data", "ops", "site", "span", "contrast", "identity", "progress", "statistics"),
+    ("names",), ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "compat", "encode", "tune", "prompts"),
     ("formats", "exchange", "traces", "preview", "attach"), ("runner", "requests", "bake"), ("explain",),
-    ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report", "study"),
-    ("recipes", "organism.__main__"),
+    ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report"), ("study",),
+    ("recipes", "organism.__main__"), ("commands",), ("__main__",),
 ]  # fmt: skip
 
 

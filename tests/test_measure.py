@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from nnsteer.measure.coherence import broken, drift
-from nnsteer.measure.rates import wilson
 from nnsteer.measure.refusal import refusal_stems, refuses
 
 STEMS = refusal_stems(["We never speak of such matters here."])
@@ -49,11 +48,3 @@ def test_broken_answers_are_empty_circling_or_absurd(text, losses, bad):
 def test_drift_is_the_median_loss():
     assert drift(torch.tensor([9.0, 0.5, 0.1])) == pytest.approx(0.5)
     assert drift(torch.tensor([])) == 0.0
-
-
-def test_wilson_intervals_are_the_textbooks():
-    rate = wilson(10, 20)
-    assert (rate.rate, rate.n) == (0.5, 20)
-    assert rate.low == pytest.approx(0.2993, abs=1e-4) and rate.high == pytest.approx(0.7007, abs=1e-4)
-    z = 1.959964
-    assert wilson(0, 250).high == pytest.approx(z**2 / (250 + z**2), rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -110,6 +111,15 @@ def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(
 
     run(study(directions, measures=(LENGTH,)), runner, folder)
     assert generated == [] and {row["measure"] for row in lines(folder, "rows.jsonl")} == {"length"}
+
+
+def test_values_that_could_not_be_had_are_asked_for_again(runner, directions, folder):
+    values = iter([math.nan] * 80 + [1.0] * 80)
+    unsure = OfAnswers("unsure", "", True, lambda answers: [next(values) for _ in answers])
+    run(study(directions, measures=(unsure,)), runner, folder)
+    assert {row["value"] for row in lines(folder, "rows.jsonl")} == {None}
+    run(study(directions, measures=(unsure,)), runner, folder)
+    assert [row["value"] for row in lines(folder, "rows.jsonl")] == [1.0] * 80
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(runner, directions, folder, monkeypatch):

@@ -1,7 +1,6 @@
 """Activations to directions and editors, one per site."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from nnsteer.activations import Activations
 from nnsteer.direction import Direction
@@ -11,10 +10,10 @@ from nnsteer.fit.erasers import leace, orth, quadratic, quadratic_lda
 from nnsteer.fit.means import mean_difference, regressed
 from nnsteer.fit.pca import pca_center, pca_diff, pca_pairwise
 from nnsteer.fit.probes import lda, logistic
+from nnsteer.names import Method
 from nnsteer.site import Place
 
-Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
-METHODS: dict[str, Callable[[Activations], dict[Place, Direction]]] = {
+METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
     "mean_difference": mean_difference,
     "pca_pairwise": pca_pairwise,
     "pca_center": pca_center,

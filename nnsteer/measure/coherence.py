@@ -5,7 +5,7 @@ Strong steering can lower the refusal rate by destroying the text. A broken answ
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
@@ -24,6 +24,11 @@ def broken(completion: str, losses: Tensor, max_drift: float) -> bool:
     words = completion.split()
     if not words:
         return True
-    bigrams = list(pairwise(words))
-    circling = len(words) >= MIN_WORDS and len(set(bigrams)) / len(bigrams) < MIN_DISTINCT_BIGRAMS
+    circling = len(words) >= MIN_WORDS and distinct_share(words, 2) < MIN_DISTINCT_BIGRAMS
     return circling or drift(losses) > max_drift
+
+
+def distinct_share(items: Sequence[Hashable], n: int) -> float:
+    """The share of distinct n-grams among all; 1 where there is none, as nothing is repeated then."""
+    grams = list(zip(*(items[i:] for i in range(n)), strict=False))
+    return len(set(grams)) / len(grams) if grams else 1.0

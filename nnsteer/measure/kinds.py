@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,3 +45,8 @@ class OfModel:
 
 
 Measure = OfAnswers | OfModel
+
+
+def fingerprint(value: object) -> str:
+    """Sixteen hex digits of a JSON value, for settings that are too long to be spelled out."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

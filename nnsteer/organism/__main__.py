@@ -22,13 +22,13 @@ from nnsteer import cli
 from nnsteer.chat import Chat
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure.rates import wilson
 from nnsteer.measure.refusal import refusal_stems, refuses
 from nnsteer.organism.build import Arch, build_model, build_tokenizer
 from nnsteer.organism.corpus import HeldOut, bundled_corpus, openers, read_corpus
 from nnsteer.organism.train import encode, train
 from nnsteer.progress import bar
 from nnsteer.runner import Runner
+from nnsteer.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def show(refused: dict[str, dict], losses: list[float], out: Path) -> None:
         "held-out prompts", "refused, 95 % interval", title=f"Loss {sum(losses[-50:]) / len(losses[-50:]):.3f} nats at the end"
     )
     for group, rate in refused.items():
-        table.add_row(group, f"{rate['rate']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {rate['n']}")
+        table.add_row(group, f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {rate['n']}")
     console = Console()
     console.print(table)
     console.print(f"{out}  load it with AutoModelForCausalLM.from_pretrained, or give it as --model", soft_wrap=True)

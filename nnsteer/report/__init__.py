@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from nnsteer.folder import Folder
 from nnsteer.report.figures import draw
+from nnsteer.report.look import show
 from nnsteer.report.page import page
 from nnsteer.report.summary import summarise, tables
-
-WIDTH = 100  # the tables' at least; a narrower terminal wraps their lines
 
 
 def write(folder: Folder) -> dict:
@@ -19,9 +16,7 @@ def write(folder: Folder) -> dict:
     folder.write_json("summary.json", summary)
     draw(folder, summary)
     folder.write_text("report.html", page(folder, summary))
-    console = Console(width=max(WIDTH, Console().width))
     for heading, table in tables(summary).items():
-        console.print(heading, soft_wrap=True)
-        console.print(table)
-    console.print(f"{folder / 'report.html'}  the page with figures and every answer", soft_wrap=True)
+        show(heading, table)
+    print(f"{folder / 'report.html'}  the page with figures and every answer")
     return summary

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from itertools import product
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnsteer.folder import Folder
+from nnsteer.report.look import GREY, plain
 from nnsteer.report.summary import LABELS
 from nnsteer.requests import SIDES
 
 COLOURS = {"harmful": "#b5483a", "harmless": "#3b6ea5"}
 LINES = ("#1b4965", "#5fa8a3", "#e09f3e", "#9e2a2b")
-GREY = "#8a8a8a"
 
 
 def draw(folder: Folder, summary: dict) -> None:
@@ -124,10 +123,4 @@ def doses(dose: dict) -> Figure:
     figure.legend(
         *panels[0][0].get_legend_handles_labels(), frameon=False, ncols=len(bands), loc="outside lower center", fontsize=9
     )
-    return figure
-
-
-def plain(figure: Figure, axes: Axes) -> Figure:
-    """Without the box's upper and right edge."""
-    axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nnsteer.data import bundled
 from nnsteer.folder import Folder
+from nnsteer.report.look import encoded, template
 from nnsteer.report.summary import LABELS, MEASURED, interval
 from nnsteer.requests import SIDES
 
@@ -23,12 +20,11 @@ FIGURES = {
 
 def page(folder: Folder, summary: dict) -> str:
     """The page's HTML, with the figures inside it."""
-    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     config = folder.read_json("config.json")
     answers: dict[tuple[str, str, str], dict[str, dict]] = {}
     for row in folder.read_lines("rows.jsonl"):
         answers.setdefault((row["side"], row["kind"], row["prompt"]), {})[row["variant"]] = row
-    return templates.get_template("page.html").render(
+    return template("page.html").render(
         summary=summary,
         config=config,
         command=shlex.join(["python", "-m", "nnsteer.recipes.refusal", *config["command"][1:]]),
@@ -40,8 +36,3 @@ def page(folder: Folder, summary: dict) -> str:
         figures={name: (encoded(folder / "figures" / f"{name}.png"), caption) for name, caption in FIGURES.items()},
         answers=answers,
     )
-
-
-def encoded(image: Path) -> str:
-    """A PNG as a data address."""
-    return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE
 from rich.table import Table
 
 from nnsteer.data import bundled
 from nnsteer.folder import Folder
-from nnsteer.measure.rates import wilson
+from nnsteer.report.look import ends, number, plain_table
 from nnsteer.requests import SIDES
+from nnsteer.statistics import wilson
 
 LABELS = {
     "baseline": "baseline",
@@ -42,7 +42,7 @@ def cell(rows: list[dict], variant: str, side: str) -> dict:
     own = [row for row in rows if row["variant"] == variant and row["side"] == side]
     rate = wilson(sum(row["refused"] for row in own), len(own))
     broken = sum(row["broken"] for row in own) / len(own)
-    return {"rate": rate.rate, "low": rate.low, "high": rate.high, "n": rate.n, "broken": broken}
+    return {"rate": rate.value, "low": rate.low, "high": rate.high, "n": rate.n, "broken": broken}
 
 
 def tables(summary: dict) -> dict[str, Table]:
@@ -67,14 +67,6 @@ def tables(summary: dict) -> dict[str, Table]:
     }
 
 
-def plain_table(*columns: str) -> Table:
-    """Numbers to the right, no frame."""
-    table = Table(box=SIMPLE)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
-    return table
-
-
 def interval(cell: dict) -> str:
     """`97.8 % [95.2, 99.0]`."""
-    return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+    return f"{number(cell['rate'], True)} {ends(cell['low'], cell['high'], True)}"

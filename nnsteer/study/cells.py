@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnsteer.encode import Store
 from nnsteer.measure.kinds import Measure
@@ -43,6 +43,8 @@ class Study:
     measures: tuple[Measure, ...]
     controls: Mapping[str, str]
     max_new_tokens: int = 24
+    recommend: Mapping[str, Any] | None = None
+    """[recommend] of the file, for the report."""
 
 
 class Question(NamedTuple):

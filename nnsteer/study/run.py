@@ -22,13 +22,14 @@ JUDGED_AT_ONCE = 64  # answers between two writes
 
 def run(study: Study, runner: Runner, folder: Folder) -> None:
     """Completes completions.jsonl and rows.jsonl. Rows of an earlier version of the study move to earlier_*.jsonl, and come
-    back when it does. Raises UserError while another process writes in the folder."""
+    back when it does; values that could not be had are asked for again. Raises UserError while another process writes in the folder."""
     with locked(folder):
         folder.write_json("study.json", described(study))
         asked = list(questions(study, runner))
         if any(isinstance(measure, OfAnswers) for measure in study.measures):
             sort_out(folder, ANSWERS, {(q.key, q.variant.name, q.set) for q in asked}, ("key", "variant", "set"))
             answer(study, runner, folder, asked)
+        forget_failures(folder)
         sort_out(folder, ROWS, {(row_key(q, m),) for q in asked for m in study.measures}, ("key",))
         answers = {row["key"]: row for row in folder.read_lines(ANSWERS)}
         for measure in study.measures:
@@ -59,6 +60,14 @@ def sort_out(folder: Folder, name: str, wanted: set[tuple], fields: tuple[str, .
     # the copy first: a kill between the two writes leaves a row twice, which the next start makes one of
     folder.write_lines(EARLIER + name, [row for key, row in unique.items() if key not in wanted])
     folder.write_lines(name, inside)
+
+
+def forget_failures(folder: Folder) -> None:
+    """Removes rows whose value could not be had, a judge's time-out for one, so that it is asked for again."""
+    rows = folder.read_lines(ROWS)
+    had = [row for row in rows if row["value"] is not None]
+    if len(had) < len(rows):
+        folder.write_lines(ROWS, had)
 
 
 def answer(study: Study, runner: Runner, folder: Folder, asked: Sequence[Question]) -> None:
@@ -147,4 +156,5 @@ def described(study: Study) -> dict:
         "sets": [{"name": s.name, "n": len(s.prompts)} for s in study.sets],
         "measures": [{"name": m.name, "settings": m.settings, "binary": m.binary} for m in study.measures],
         "max_new_tokens": study.max_new_tokens,
+        "recommend": study.recommend,
     }

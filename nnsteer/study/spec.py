@@ -7,18 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nnsteer.errors import UserError
-from nnsteer.fit import METHODS
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Reading, Where, first_generated
-
-READINGS: dict[str, Reading] = {
-    "prompt": PROMPT, "last_prompt": LAST_PROMPT, "response": GENERATED, "first_3": first_generated(3), "last": Last(),
-}  # fmt: skip
-SPANS: dict[str, Where] = {"all": ALL, "prompt": PROMPT, "last_prompt": LAST_PROMPT, "generated": GENERATED}
-OPS = ("add", "ablate", "affine", "clamp")
-UNITS = ("length", "absolute", "norm")
+from nnsteer.names import Method, OpName, ReadingName, Score, SpanName, Unit
+from nnsteer.requests import Split
 
 
 @dataclass(frozen=True)
@@ -26,7 +19,7 @@ class SetSpec:
     """[sets.NAME]: prompts to report on."""
 
     source: str
-    split: Literal["fit", "tune", "test"] = "test"
+    split: Split = "test"
     first: int | None = None
 
 
@@ -37,7 +30,7 @@ class DirectionSpec:
     positive: str
     negative: str
     prompts: str | None = None
-    read: str = "prompt"
+    read: ReadingName = "prompt"
     pairs: int = 1000
 
 
@@ -47,8 +40,8 @@ class ConditionSpec:
 
     direction: str
     layer: int
-    method: str = "lda"
-    score: Literal["cosine", "cast", "projection", "coordinate"] = "cosine"
+    method: Method = "lda"
+    score: Score = "cosine"
     threshold: float | None = None
     fires_when: Literal["above", "below"] = "above"
 
@@ -57,13 +50,13 @@ class ConditionSpec:
 class Cell:
     """One point of a grid of [[variants]]; its fields but `when` and `direction` are the grid's axes."""
 
-    op: str
+    op: OpName
     direction: str
-    method: str
+    method: Method
     layers: tuple[int, ...]
     strength: float
-    span: str
-    unit: str
+    span: SpanName
+    unit: Unit
     when: str | None
 
     @property
@@ -158,17 +151,20 @@ def grid(path: Path, entry: Mapping[str, Any]) -> list[Cell]:
 
 def check(path: Path, spec: Spec) -> None:
     """Refuses names that nothing stands for."""
+    for name, entry in spec.sets.items():
+        one_of(path, f"[sets.{name}] split", entry.split, get_args(Split))
     for name, direction in spec.directions.items():
-        one_of(path, f"[directions.{name}] read", direction.read, READINGS)
+        one_of(path, f"[directions.{name}] read", direction.read, get_args(ReadingName))
     for name, condition in spec.conditions.items():
         one_of(path, f"[conditions.{name}] direction", condition.direction, spec.directions)
-        one_of(path, f"[conditions.{name}] method", condition.method, METHODS)
+        one_of(path, f"[conditions.{name}] method", condition.method, get_args(Method))
+        one_of(path, f"[conditions.{name}] score", condition.score, get_args(Score))
     for cell in spec.cells:
-        one_of(path, "[[variants]] op", cell.op, OPS)
+        one_of(path, "[[variants]] op", cell.op, get_args(OpName))
         one_of(path, "[[variants]] direction", cell.direction, spec.directions)
-        one_of(path, "[[variants]] method", cell.method, METHODS)
-        one_of(path, "[[variants]] span", cell.span, SPANS)
-        one_of(path, "[[variants]] unit", cell.unit, UNITS)
+        one_of(path, "[[variants]] method", cell.method, get_args(Method))
+        one_of(path, "[[variants]] span", cell.span, get_args(SpanName))
+        one_of(path, "[[variants]] unit", cell.unit, get_args(Unit))
         if not isinstance(cell.strength, int | float) or not all(isinstance(layer, int) for layer in cell.layers):
             raise UserError(f"{path}, [[variants]]: layer {cell.layers}, strength {cell.strength!r}: expected numbers")
 

@@ -1,0 +1,149 @@
+"""The `nnsteer` command: one entry point over everything. Only the verb that is asked for is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from nnsteer.errors import UserError
+
+
+class Verb(NamedTuple):
+    """What a verb is for, and one way to use it. Its module has `Config`, `main(config)` and a docstring."""
+
+    module: str
+    purpose: str
+    example: str
+
+
+VERBS = {
+    "recipe refusal": Verb(
+        "nnsteer.recipes.refusal",
+        "Make a model refuse harmful requests, and only those (CAST), from prompts to a report.",
+        "recipe refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request --out runs/qwen",
+    ),
+    "recipe implementations": Verb(
+        "nnsteer.recipes.implementations",
+        "Add one vector in eight ways, and compare logits, texts and time.",
+        "recipe implementations --words Love Hate --layer 1 --coefficient 1.5",
+    ),
+    "study": Verb(
+        "nnsteer.commands.study",
+        "Run a grid of variants over prompt sets and measures; --dry-run says what it would take.",
+        "study recipes/ablations/layer_strength.toml --out runs/layer_strength --dry-run",
+    ),
+    "fit": Verb(
+        "nnsteer.commands.fit",
+        "Fit directions from two sides of texts, to a file.",
+        "fit --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --method lda --out harm.safetensors",
+    ),
+    "tune": Verb(
+        "nnsteer.commands.tune",
+        "Find the layer and threshold at which a direction tells two sides of prompts apart.",
+        "tune harm.safetensors --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --out harmful.safetensors",
+    ),
+    "generate": Verb(
+        "nnsteer.commands.generate",
+        "Answer prompts steered and unsteered, side by side; without prompts, chat.",
+        'generate "How do I bake bread?" --programs runs/refusal --variant conditional',
+    ),
+    "explain": Verb(
+        "nnsteer.commands.explain",
+        "Show which tokens and layers a program changes, and by how much.",
+        'explain "How do I bake bread?" --programs runs/refusal --variant conditional --figure explained.png',
+    ),
+    "bake": Verb(
+        "nnsteer.commands.bake",
+        "Put a program in the weights: a folder that plain transformers loads.",
+        "bake --directions refusal.safetensors --layers 1 --out steered",
+    ),
+    "report": Verb(
+        "nnsteer.commands.report",
+        "Rebuild the page of a refusal run or a study from its folder.",
+        "report runs/refusal",
+    ),
+    "compare": Verb(
+        "nnsteer.commands.compare",
+        "Compare two studies, prompt by prompt.",
+        "compare runs/layers runs/layers-again --page comparison.html",
+    ),
+    "judge": Verb(
+        "nnsteer.commands.judge",
+        "Have a language model judge a run's answers.",
+        "judge runs/refusal --judge recipes/judge.toml",
+    ),
+    "organism train": Verb(
+        "nnsteer.organism.__main__",
+        "Train a small chat model to steer, like the bundled one.",
+        "organism train --data rows.jsonl --out my-organism",
+    ),
+}
+HELP, COMPLETION = ("-h", "--help"), ("--tyro-print-completion", "--tyro-write-completion")
+OPENING = """usage: nnsteer VERB [OPTIONS]
+
+Describe an intervention on a model's activations once, as data; fit it, tune it, run it, look at it.
+"""
+CLOSING = """
+`nnsteer VERB --help` lists a verb's options. Every verb takes --config FILE.toml with any of them; what is typed wins.
+
+Exit status: 0 done; 2 a mistake in what was asked for, said in one line; 130 stopped by Ctrl-C, and the same command goes on
+with a recipe or a study where it was.
+
+Shell completion: nnsteer --tyro-write-completion bash ~/.local/share/bash-completion/completions/nnsteer (or zsh, tcsh, fish)"""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Finds the verb and hands it the rest of the command line."""
+    args = sys.argv[1:] if args is None else args
+    name = next((name for name in (" ".join(args[:2]), *args[:1]) if name in VERBS), None)
+    group = {verb: entry for verb, entry in VERBS.items() if not args or verb.startswith(f"{args[0]} ")}
+    if not args or args[0] in HELP:
+        print("\n".join([OPENING, *described(VERBS), CLOSING]))
+    elif args == ["--version"]:
+        print(f"nnsteer {version('nnsteer')}")
+    elif group and args[1:2] in ([], ["-h"], ["--help"]):
+        print("\n".join([f"usage: nnsteer {args[0]} VERB [OPTIONS]\n", *described(group)]))
+    else:
+        from nnsteer import cli  # imports tyro, which the help above need not wait for
+
+        with cli.reported():
+            if args[0] in COMPLETION:
+                complete(args)
+            elif name is None:
+                raise UserError(unknown(args))
+            else:
+                module: Any = import_module(VERBS[name].module)
+                cli.run(module.Config, module.main, module.__doc__ or "", args[len(name.split()) :], f"nnsteer {name}")
+
+
+def described(verbs: Mapping[str, Verb]) -> list[str]:
+    """Each verb with its purpose and, below, an example."""
+    return [f"  {name:<24}{verb.purpose}\n  {'':<24}nnsteer {verb.example}" for name, verb in verbs.items()]
+
+
+def unknown(args: list[str]) -> str:
+    """What to say to a verb that is none."""
+    given = " ".join(args[:2]) if any(verb.startswith(f"{args[0]} ") for verb in VERBS) else args[0]
+    near = get_close_matches(given, VERBS, n=1)
+    return f"{given}: no such verb; {f'did you mean {near[0]}? ' if near else ''}there are {', '.join(VERBS)}; see nnsteer --help"
+
+
+def complete(args: list[str]) -> None:
+    """Prints or writes tyro's completion script, which knows every verb's options."""
+    from tyro.extras import SubcommandApp
+
+    apps = {"": SubcommandApp()}
+    for name, verb in VERBS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in apps:
+            apps[""].command(apps.setdefault(group, SubcommandApp()), name=group)
+        apps[group].command(import_module(verb.module).Config, name=last)
+    apps[""].cli(args=args, prog="nnsteer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Show what a program does to prompts: which tokens at which sites change, pass by pass, and by how much.
+
+    nnsteer explain "How do I hotwire a car?" --programs runs/refusal --variant conditional
+    nnsteer explain "How do I bake bread?" --directions refusal.safetensors --layers 1 2 --figure explained.png
+
+Tokens count from the prompt's end: -1 is its last, 0 the first generated one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nnsteer
+from nnsteer.commands import options
+from nnsteer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is asked, and how the model is steered."""
+
+    prompts: options.Prompts = field(default_factory=options.PromptOptions)
+    program: options.Program = field(default_factory=options.ProgramOptions)
+    new_tokens: int = 3
+    """How far to generate."""
+    figure: Path | None = None
+    """A new .png, .pdf or .svg file for the same as a picture."""
+    model: options.Model = field(default_factory=options.ModelOptions)
+    chat: options.Chat = field(default_factory=options.ChatOptions)
+
+
+def main(config: Config) -> None:
+    """Prints every change, and draws them."""
+    options.at_least_one("new_tokens", config.new_tokens)
+    figure = None if config.figure is None else options.new_path(config.figure, ".png", ".pdf", ".svg")
+    steps = options.program(config.program)
+    asked = options.texts(config.prompts)
+    if not asked:
+        raise UserError("no prompts: give some, or --file SOURCE")
+    files = options.find(config.model, config.chat)
+    options.check_shape(steps.fitted, files)
+    found = nnsteer.explain.explain(options.open_runner(files, config.model), steps, asked, config.new_tokens)
+    print(found, end="")
+    if figure is not None:
+        nnsteer.explain.figure(found, figure)
+        print(f"{figure}  the same as a picture")

@@ -1,0 +1,39 @@
+"""Rebuild the summary, figures and page of a refusal run or a study from what lies in its folder.
+
+    nnsteer report runs/refusal
+
+Nothing is asked of a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from nnsteer.errors import UserError
+from nnsteer.folder import Folder
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which run."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Its folder."""
+
+
+def main(config: Config) -> None:
+    """Finds out what sort of run it is, and writes its page."""
+    from nnsteer import report
+    from nnsteer.report import study
+
+    folder = Folder(config.run.expanduser())
+    if folder.has("study.json"):
+        study.write(folder)
+    elif folder.has("dose.json") and folder.has("summary.json"):
+        report.write(folder)
+    else:
+        raise UserError(f"{config.run}: holds no study and no finished refusal run; give the folder of one, or finish it")

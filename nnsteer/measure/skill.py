@@ -1,0 +1,81 @@
+"""How well the steered model predicts given text: the skill that steering takes, and the price of steering elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from nnsteer.measure.kinds import OfModel, fingerprint
+from nnsteer.program import Program
+from nnsteer.prompts import Prompt
+from nnsteer.runner import Runner
+
+MAX_TOKENS = 512  # of each text
+LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
+
+
+def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> OfModel:
+    """The share of a text's tokens that are among the `k` most likely ones after the tokens before them; tokens in `skip` are
+    left out of the count (van der Weij et al. 2024, arXiv 2403.05767). The prompt is the text: without a chat template, its first
+    `max_tokens` tokens, all of them prompt to the program's spans. NaN where no token is counted. `pooled` joins texts."""
+    if k < 1:
+        raise ValueError(f"top {k}: k must be at least 1")
+
+    def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
+        found = []
+        for logits, tokens in predictions(runner, programs, prompts, max_tokens):
+            hits = (logits.topk(k).indices == tokens[:, None]).any(1)
+            found.append(hits[counted(tokens, skip)].double().mean().item())
+        return found
+
+    skipped = f", without {len(skip)} tokens {fingerprint(sorted(skip))}" if skip else ""
+    return OfModel(f"top-{k}", f"first {max_tokens} tokens{skipped}", False, values)
+
+
+def text_loss(max_tokens: int = MAX_TOKENS) -> OfModel:
+    """The mean loss of a text's tokens, in nats, of the same texts as `top_k`. NaN for a text of one token."""
+
+    def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
+        return [cross_entropy(*pair).item() for pair in predictions(runner, programs, prompts, max_tokens)]
+
+    return OfModel("cross-entropy", f"first {max_tokens} tokens, nats", False, values)
+
+
+def pooled(values: Sequence[float], counts: Sequence[int]) -> float:
+    """The mean over all tokens of several texts, from each text's mean and number of tokens (`predicted`). NaN without any."""
+    pairs = [(value, n) for value, n in zip(values, counts, strict=True) if n]
+    total = sum(n for _, n in pairs)
+    return sum(value * n for value, n in pairs) / total if total else float("nan")
+
+
+def predicted(runner: Runner, prompts: Sequence[Prompt], skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> list[int]:
+    """How many tokens of each text are predicted and counted."""
+    return [int(counted(torch.tensor(ids[1:]), skip).sum()) for ids in texts(runner, prompts, max_tokens)]
+
+
+def counted(tokens: Tensor, skip: Sequence[int]) -> Tensor:
+    """Which tokens are not in `skip`, bool [token]."""
+    return ~torch.isin(tokens, torch.tensor(list(skip), dtype=torch.long))
+
+
+def texts(runner: Runner, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
+    """The tokens of each text, without a template, no more than the model has positions for."""
+    plain = replace(runner.chat, templated=False)
+    limit = min(max_tokens, getattr(runner.hf.config.get_text_config(), "max_position_embeddings", max_tokens))
+    return [plain.prompt_ids(prompt.text)[:limit] for prompt in prompts]
+
+
+def predictions(
+    runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each text the steered logits [token - 1, vocab] and the tokens that they predict [token - 1]."""
+    rows: list[tuple[list[int], list[int]]] = [(ids, []) for ids in texts(runner, prompts, max_tokens)]
+    width = max((len(ids) for ids, _ in rows), default=1) * runner.hf.config.get_text_config().vocab_size
+    small = runner.with_batch_size(max(1, min(runner.batch_size, LOGITS_AT_ONCE // width)))
+    for batch, own in small.batches(rows, programs):
+        for logits, ids, n in zip(small.forward(batch, own), batch.ids, batch.mask.sum(1).tolist(), strict=True):
+            yield logits[len(ids) - n : -1], ids[len(ids) - n + 1 :]
