@@ -154,7 +154,8 @@ class Runner:
         rows = [(self.chat.prompt_ids(p), list(c)) for p, c in zip(prompts, completions, strict=True)]
         out = []
         for batch, programs in self.batches(rows):
-            losses = ops.token_losses(self.forward(batch, programs), batch.ids)
+            logits = self.forward(batch, programs)
+            losses = ops.token_losses(logits, batch.ids[:, -logits.shape[1] :])
             out += [row[len(row) - n :] for row, n in zip(losses, batch.response_lengths.tolist(), strict=True)]
             watch(len(batch.ids))
         return out
@@ -195,7 +196,7 @@ class Runner:
         return out
 
     def forward(self, batch: Batch, programs: list[Program]) -> Tensor:
-        """Steered logits of a batch, fp32 [row, token, vocab]."""
+        """Steered logits of a batch, fp32 [row, longest response + 1, vocab]."""
         plan, ahead = self.prepare(batch, programs)
         return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead)
 

@@ -15,8 +15,9 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.report.compare import compare
 from nnsteer.report.grid_figures import in_order
+from nnsteer.report.look import repeated
 from nnsteer.report.results import read, summarise
-from nnsteer.report.study import repeated, write
+from nnsteer.report.study import write
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",

@@ -103,8 +103,9 @@ def typed() -> Iterator[str]:
     """Lines from the terminal or a pipe."""
     with suppress(ImportError):
         import readline  # noqa: F401  lets input() edit lines and recall earlier ones
+    prompt, end = ("> ", "\n") if sys.stdin.isatty() else ("", "")
     with suppress(EOFError):
         while True:
-            line = input("> " if sys.stdin.isatty() else "").strip()
-            if line:
+            if line := input(prompt).strip():
                 yield line
+    print(end=end)

@@ -134,7 +134,7 @@ def program(options: ProgramOptions) -> nnsteer.Program:
         more = nnsteer.formats.load_conditions(file)
         if twice := known.keys() & more:
             raise UserError(
-                f"--conditions {file}: another file has {', '.join(sorted(twice))} too; tune it to a file of another name"
+                f"--conditions {file}: another file has {', '.join(sorted(twice))} too; tune one again by another name"
             )
         known |= more
     rule = f"if {options.when or ' and '.join(known)} then steer"

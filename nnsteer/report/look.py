@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import shlex
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -80,3 +81,12 @@ def template(name: str) -> Template:
 def encoded(image: Path) -> str:
     """A PNG as a data address."""
     return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
+
+
+def repeated(command: list[str]) -> str:
+    """The command line that was given, as it is typed: `python -m nnsteer ...` for a module's path."""
+    parts = Path(command[0]).with_suffix("").parts
+    if command[0].endswith(".py") and "nnsteer" in parts:
+        start = len(parts) - 1 - parts[::-1].index("nnsteer")
+        return shlex.join(["python", "-m", ".".join(parts[start:]).removesuffix(".__main__"), *command[1:]])
+    return shlex.join([Path(command[0]).name, *command[1:]])

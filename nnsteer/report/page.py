@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from nnsteer.data import bundled
 from nnsteer.folder import Folder
-from nnsteer.report.look import encoded, template
+from nnsteer.report.look import encoded, repeated, template
 from nnsteer.report.summary import LABELS, MEASURED, interval
 from nnsteer.requests import SIDES
 
@@ -27,7 +25,7 @@ def page(folder: Folder, summary: dict) -> str:
     return template("page.html").render(
         summary=summary,
         config=config,
-        command=shlex.join(["python", "-m", "nnsteer.recipes.refusal", *config["command"][1:]]),
+        command=repeated(config["command"]),
         labels=LABELS,
         sides=SIDES,
         interval=interval,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
-from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from nnsteer.folder import Folder
-from nnsteer.report.look import encoded, ends, gap, number, plain_table, show, template
+from nnsteer.report.look import encoded, ends, gap, number, plain_table, repeated, show, template
 from nnsteer.report.pictures import Picture, draw
 from nnsteer.report.results import Results, by_cell, difference, read, summarise
 from nnsteer.report.study_figures import pictures
@@ -76,15 +74,6 @@ def page(folder: Folder, results: Results, summary: dict, drawn: list[Picture]) 
         answers=answers(results),
         raw=[file for file in RAW if folder.has(file)],
     )
-
-
-def repeated(command: list[str]) -> str:
-    """The command line that was given, as it is typed: `python -m nnsteer.study ...` for a module's path."""
-    parts = Path(command[0]).with_suffix("").parts
-    if command[0].endswith(".py") and "nnsteer" in parts:
-        start = len(parts) - 1 - parts[::-1].index("nnsteer")
-        return shlex.join(["python", "-m", ".".join(parts[start:]).removesuffix(".__main__"), *command[1:]])
-    return shlex.join([Path(command[0]).name, *command[1:]])
 
 
 def lines(facts: object) -> list[str]:

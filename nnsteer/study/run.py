@@ -21,8 +21,8 @@ JUDGED_AT_ONCE = 64  # answers between two writes
 
 
 def run(study: Study, runner: Runner, folder: Folder) -> None:
-    """Completes completions.jsonl and rows.jsonl. Rows of an earlier version of the study move to earlier_*.jsonl, and come
-    back when it does; values that could not be had are asked for again. Raises UserError while another process writes in the folder."""
+    """Completes completions.jsonl and rows.jsonl. Rows of an earlier version of the study move to earlier_*.jsonl, and come back
+    when it does; values that could not be had are asked for again. Raises UserError while another process is at work."""
     with locked(folder):
         folder.write_json("study.json", described(study))
         asked = list(questions(study, runner))
