@@ -145,7 +145,7 @@ class Runner:
         texts = [Text(p, r) for p, r in zip(prompts, responses or [""] * len(prompts), strict=True)]
         out = []
         for batch, programs in self.batches(self.chat.rows(texts), program):
-            logits = self.forward(batch, programs)
+            logits = self.forward(batch, programs, answer_and_one(batch))
             out += [row[len(row) - 1 - n :] for row, n in zip(logits, batch.response_lengths.tolist(), strict=True)]
         return out
 
@@ -154,7 +154,7 @@ class Runner:
         rows = [(self.chat.prompt_ids(p), list(c)) for p, c in zip(prompts, completions, strict=True)]
         out = []
         for batch, programs in self.batches(rows):
-            logits = self.forward(batch, programs)
+            logits = self.forward(batch, programs, answer_and_one(batch))
             losses = ops.token_losses(logits, batch.ids[:, -logits.shape[1] :])
             out += [row[len(row) - n :] for row, n in zip(losses, batch.response_lengths.tolist(), strict=True)]
             watch(len(batch.ids))
@@ -195,10 +195,10 @@ class Runner:
             out.append(Completion(text, tuple(row[:end]), end is not None, row_scores, fired))
         return out
 
-    def forward(self, batch: Batch, programs: list[Program]) -> Tensor:
-        """Steered logits of a batch, fp32 [row, longest response + 1, vocab]."""
+    def forward(self, batch: Batch, programs: list[Program], last: int = 0) -> Tensor:
+        """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
         plan, ahead = self.prepare(batch, programs)
-        return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead)
+        return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead, last)
 
     def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:
         """The lowered programs, and the conditions' scores where an edit comes before the condition that decides it. Every
@@ -223,6 +223,11 @@ class Runner:
         for start in range(0, len(rows), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             yield self.chat.pad(rows[chosen]), programs[chosen]
+
+
+def answer_and_one(batch: Batch) -> int:
+    """How many of the last tokens hold every row's response and the prompt's last token."""
+    return int(batch.response_lengths.max()) + 1
 
 
 def end_ids(model: PreTrainedModel) -> set[int]:

@@ -69,16 +69,15 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batch: Batch) -> list[
     return [out["scores"][c] for c in range(len(conditions))]
 
 
-def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead: list[Tensor] | None) -> Tensor:
-    """One steered pass over prompts and responses, without a cache: the logits from the last prompt token of the row with
-    the longest response on, fp32 [row, longest response + 1, vocab]. Rows end together."""
+def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead: list[Tensor] | None, last: int) -> Tensor:
+    """One steered pass over prompts and responses, without a cache: the logits of the `last` tokens of each row, 0 for all,
+    fp32 [row, token, vocab]."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
     lengths, offsets = batch.prompt_lengths, ops.prefill_offsets(mask, batch.response_lengths)
     verdicts = {} if ahead is None else decide(ahead, conditions)
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
-    kept = int(batch.response_lengths.max()) + 1
-    with torch.no_grad(), envoy.trace(inputs, remote=remote, use_cache=False, logits_to_keep=kept):
+    with torch.no_grad(), envoy.trace(inputs, remote=remote, use_cache=False, logits_to_keep=last):
         for module, v in visits:
             if ahead is None:
                 for c in v["conditions"]:
