@@ -6,7 +6,6 @@ import contextlib
 import io
 import re
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 
 from nnsteer.errors import UserError
+from nnsteer.toml import read_toml
 
 T = TypeVar("T")
 FAILED = 2
@@ -78,12 +78,7 @@ def preset(args: list[str]) -> tuple[Path | None, list[str]]:
 
 def read_preset(path: Path, config: Any) -> dict[str, Any]:
     """The values of a TOML file, by option name with underscores."""
-    try:
-        values = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"--config {path}: no such file; give a preset like recipes/refusal.toml") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"--config {path}: not TOML ({error})") from None
+    values = read_toml(path, "--config ", "a preset like recipes/refusal.toml")
     known = list(option_names(config))
     unknown = sorted(set(values) - set(known))
     if unknown:

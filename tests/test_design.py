@@ -12,7 +12,7 @@ import nnsteer
 ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [  # an import may only point to an earlier line
-    ("errors",),
+    ("errors",), ("toml",),
     ("data", "ops", "site", "span", "contrast", "identity", "progress", "statistics"),
     ("names",), ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "compat", "encode", "tune", "prompts"),

@@ -7,7 +7,6 @@ never a score.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.endpoint import Endpoint, ask, check
 from nnsteer.measure.kinds import Answer, OfAnswers, fingerprint
+from nnsteer.toml import read_toml
 
 FILE = "judge.jsonl"
 Scale = Literal["yes-no", "0-10"]
@@ -110,12 +110,7 @@ def value(scale: Scale, reply: str) -> float | None:
 def load_judge(path: Path) -> tuple[Rubric, Endpoint]:
     """A judge in a TOML file like recipes/judge.toml: `rubric`, `scale`, `url` and `model`, and any other field of Endpoint.
     Raises UserError naming the entry that is wrong."""
-    try:
-        given = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"judge {path}: no such file; give a file like recipes/judge.toml") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"judge {path}: not TOML ({error})") from None
+    given = read_toml(path, "judge ", "a file like recipes/judge.toml")
     for name, entry in given.items():
         if name not in ENTRIES:
             raise UserError(f"judge {path}: no such entry: {name}; known: {', '.join(ENTRIES)}")

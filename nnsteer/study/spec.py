@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +11,7 @@ from typing import Any, Literal, get_args
 from nnsteer.errors import UserError
 from nnsteer.names import Method, OpName, ReadingName, Score, SpanName, Unit
 from nnsteer.requests import Split
+from nnsteer.toml import read_toml
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,7 @@ TOP = ("model", "sets", "directions", "conditions", "variants", "measures", "rec
 
 def read_spec(path: Path) -> Spec:
     """The study in a TOML file. Raises UserError naming the entry that is wrong."""
-    try:
-        values = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path}: no such file; give a study like recipes/ablations/layer_strength.toml") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML ({error})") from None
+    values = read_toml(path, "", "a study like recipes/ablations/layer_strength.toml")
     unknown = sorted(set(values) - set(TOP))
     if unknown:
         raise UserError(f"{path}: no such entry: {', '.join(unknown)}; known: {', '.join(TOP)}")
