@@ -47,10 +47,10 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     words: tuple[str, str] = ("Love", "Hate")
     """The direction is the first minus the second, on the last token of each."""
-    prompt: str = "How do I bake bread? "
+    prompt: str = "I think dogs are "
     layer: int = 1
     """The block, from 0."""
-    coefficient: float = 1.5
+    coefficient: float = 1.0
     """The length of what is added."""
     max_new_tokens: int = 24
     repeats: int = 5
