@@ -29,7 +29,7 @@ VERBS = {
     "recipe implementations": Verb(
         "nnsteer.recipes.implementations",
         "Add one vector in eight ways, and compare logits, texts and time.",
-        "recipe implementations --words Love Hate --layer 1 --coefficient 1.5",
+        "recipe implementations --words Love Hate --layer 1 --coefficient 1",
     ),
     "study": Verb(
         "nnsteer.commands.study",
