@@ -67,6 +67,27 @@ def directions(activations):
 
 
 @pytest.fixture(scope="session")
+def read(runner):
+    """Activations at every site of the catalogue."""
+    import catalogue  # which takes its prompts from here
+
+    return catalogue.fitted(runner)
+
+
+@pytest.fixture(scope="session")
+def d(read):
+    return fit.mean_difference(read)
+
+
+@pytest.fixture(scope="session")
+def programs(runner, read):
+    """Every program of the catalogue by name."""
+    import catalogue
+
+    return catalogue.everything(runner, read)
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory, tokenizer):
     """A tiny model on disk, as users have them."""
     path = tmp_path_factory.mktemp("models") / "tiny"

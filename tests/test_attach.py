@@ -15,15 +15,9 @@ from nnsteer.program import Program, add
 from nnsteer.site import Site
 from nnsteer.span import GENERATED
 
-import catalogue
 from conftest import MIXED, tiny
 
 NEW_TOKENS = 8
-
-
-@pytest.fixture(scope="module")
-def programs(runner):
-    return catalogue.everything(runner, catalogue.fitted(runner))
 
 
 @pytest.fixture

@@ -36,11 +36,6 @@ print(json.dumps(out))
 """
 
 
-@pytest.fixture(scope="module")
-def d(runner):
-    return mean_difference(catalogue.fitted(runner))
-
-
 def at(d, *sites):
     return {site: d[site] for site in sites}
 

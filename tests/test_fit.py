@@ -13,7 +13,6 @@ from nnsteer.op import Edit
 from nnsteer.site import Site, block_outs
 from nnsteer.span import ALL, PROMPT
 
-import catalogue
 from catalogue import read_of
 from conftest import HARMFUL, HARMLESS
 
@@ -90,16 +89,6 @@ def test_lda_is_the_mean_difference_where_the_classes_are_round():
     points = torch.cat([torch.eye(4), -torch.eye(4)])  # equal variance in every direction
     vector = fit.lda(read_of(points + shift, points))[SITE].vector
     torch.testing.assert_close(vector, shift, atol=1e-6, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def read(runner):
-    return catalogue.fitted(runner)
-
-
-@pytest.fixture(scope="module")
-def d(read):
-    return fit.mean_difference(read)
 
 
 def run(op, h):

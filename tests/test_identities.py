@@ -23,16 +23,6 @@ NEW_TOKENS = 8
 RESPONSES = ["so", "", "I", "yes and", "no"]
 
 
-@pytest.fixture(scope="module")
-def read(runner):
-    return catalogue.fitted(runner)
-
-
-@pytest.fixture(scope="module")
-def d(read):
-    return fit.mean_difference(read)
-
-
 def at(directions, *layers):
     return {Site(layer): directions[Site(layer)] for layer in layers}
 

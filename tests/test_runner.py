@@ -17,18 +17,12 @@ from nnsteer.runner import Runner
 from nnsteer.site import Site
 from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Span
 
-import catalogue
 import oracle
 from catalogue import condition
 from conftest import HARMFUL, HARMLESS, MIXED, tiny
 
 RESPONSES = ["I can't help", "Sure", "", "Here is a long answer about it", "No"]
 NEW_TOKENS = 8
-
-
-@pytest.fixture(scope="module")
-def programs(runner):
-    return catalogue.everything(runner, catalogue.fitted(runner))
 
 
 @pytest.fixture(scope="module")
