@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from nnsteer.errors import UserError
 
@@ -15,7 +17,8 @@ SAMPLES = 16  # values taken from each parameter
 @dataclass(frozen=True)
 class ModelId:
     """`name` is a hub id or a folder's name, `revision` a commit hash where the hub gave one, `weights` a hash of values
-    sampled from every parameter: the same wherever the model lies and in whatever dtype it is loaded."""
+    sampled from every parameter: the same wherever the model lies and in whatever dtype it is loaded. It is empty where the
+    weights were never seen, on a server; then name and revision say which model it is."""
 
     name: str
     revision: str | None
@@ -24,9 +27,14 @@ class ModelId:
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """Sixteen hex digits that change when any parameter is retrained."""
+    return fingerprint((name, parameter.detach()) for name, parameter in model.named_parameters())
+
+
+def fingerprint(parameters: Iterable[tuple[str, Tensor]]) -> str:
+    """The same of parameters by name, in the order of the model's."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().flatten()
+    for name, parameter in parameters:
+        flat = parameter.flatten()
         sample = flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES]
         # fp16 and bf16 checkpoints differ from their fp32 copies by rounding alone; bf16 is the coarsest of the three
         digest.update(name.encode() + sample.float().to(torch.bfloat16).float().cpu().numpy().tobytes())
@@ -34,9 +42,15 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 
 def require_same(what: str, fitted_on: ModelId, used_on: ModelId) -> None:
-    """Raises UserError when the two models have different weights."""
-    if fitted_on.weights != used_on.weights:
-        raise UserError(
-            f"{what} was fitted on {fitted_on.name} (weights {fitted_on.weights}), not on {used_on.name} "
-            f"(weights {used_on.weights}): fit it again on this model"
-        )
+    """Raises UserError when the two are not the same model."""
+    if fitted_on.weights and used_on.weights:
+        same = fitted_on.weights == used_on.weights
+    else:
+        same = (fitted_on.name, fitted_on.revision) == (used_on.name, used_on.revision)
+    if not same:
+        raise UserError(f"{what} was fitted on {described(fitted_on)}, not on {described(used_on)}: fit it again on this model")
+
+
+def described(model: ModelId) -> str:
+    """Which model, for a person."""
+    return f"{model.name} ({f'weights {model.weights}' if model.weights else f'revision {model.revision}'})"

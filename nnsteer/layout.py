@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from nnsteer.errors import UserError
-from nnsteer.site import Head, Place
+from nnsteer.site import Head, Place, Site
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 MLP = ("mlp", "ffn", "feed_forward")
@@ -45,6 +45,9 @@ class Layout:
     """The columns of each head in the projection's input; 0 where it has none of its own."""
     head: str
     """The module whose output holds the logits: the unembedding, or the model itself ("") where it caps or scales them."""
+    outputs_alone: bool = False
+    """Whether what enters a block is taken where it leaves the block before: NDIF's sandbox (ndif 0.1.2) loses the cache of a
+    generation in which a block's arguments are touched."""
 
     def path(self, site: Place) -> str:
         """The module whose output (for `block_in` and heads, input) holds the site's states."""
@@ -56,7 +59,7 @@ class Layout:
                 raise UserError(f"{site}: this model has {self.num_heads} attention heads, 0 to {self.num_heads - 1}")
             child = self.projection if self.head_width else None
         elif site.stream in ("block_in", "block_out"):
-            return block
+            return f"{self.blocks}.{site.layer - 1}" if self.moves(site) else block
         else:
             child = self.attention if site.stream == "attn_out" else self.mlp
         if child is None:
@@ -65,13 +68,21 @@ class Layout:
 
     def reads_input(self, site: Place) -> bool:
         """Whether the site is the input of its module."""
-        return isinstance(site, Head) or site.stream == "block_in"
+        return isinstance(site, Head) or (site.stream == "block_in" and not self.moves(site))
+
+    def moves(self, site: Site) -> bool:
+        """Whether the site is the output of the block before."""
+        return self.outputs_alone and site.stream == "block_in" and site.layer > 0
 
     def columns(self, site: Place) -> tuple[int, int] | None:
         """The slice of the module's hidden dimension that is the site's; None for the whole."""
         if not isinstance(site, Head):
             return None
         return site.head * self.head_width, (site.head + 1) * self.head_width
+
+    def place(self, site: Place) -> dict:
+        """What a trace needs to read the site."""
+        return {"path": self.path(site), "input": self.reads_input(site), "columns": self.columns(site)}
 
 
 def num_layers(config: PretrainedConfig) -> int:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from nnsteer import organism
 from nnsteer.chat import Chat
 from nnsteer.errors import UserError
+from nnsteer.identity import fingerprint
 
 BUNDLED = "nnsteer:organism"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -76,6 +78,17 @@ def load_model(files: ModelFiles, dtype: str = "auto", device_map: str | None = 
         return AutoModelForCausalLM.from_pretrained(where(files.name), revision=files.revision, dtype=chosen, device_map=placed)
     except (OSError, ValueError) as error:
         raise UserError(f"model {files.name}: its weights can't be loaded ({reason(error)})") from error
+
+
+def stored_fingerprint(files: ModelFiles, skeleton: PreTrainedModel) -> str:
+    """`identity.weights_fingerprint` of the weights in a folder, which are looked at but not loaded; "" where there are none.
+    `skeleton` is the model without its weights."""
+    stored = {}
+    for file in sorted(folder_of(files.name).glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            stored |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    names = [name for name, _ in skeleton.named_parameters()]
+    return fingerprint((name, stored[name]) for name in names) if set(names) <= set(stored) else ""
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+STDERR = Console(stderr=True)
+"""Shared, so that what is printed while a bar is up stands above it."""
+
 
 @contextmanager
 def bar(task: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -19,6 +22,6 @@ def bar(task: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=STDERR) as progress:
         number = progress.add_task(task, total=total)
         yield lambda done: progress.advance(number, done)

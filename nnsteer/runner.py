@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from nnsteer import ops, traces
+from nnsteer import traces
 from nnsteer.activations import Activations
 from nnsteer.chat import Batch, Chat
 from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text
+from nnsteer.errors import UserError
 from nnsteer.identity import ModelId, require_same, weights_fingerprint
 from nnsteer.layout import Layout, find_layout
-from nnsteer.load import ModelFiles, load_model
+from nnsteer.load import ModelFiles, load_model, stored_fingerprint, where
 from nnsteer.lower import distinct_conditions, lower, reading_plan
 from nnsteer.moments import ClassMoments, Moments, merged, of_rows
+from nnsteer.ndif.estimate import PROMPTS_AT_ONCE
 from nnsteer.preview import tokens_to_read
 from nnsteer.program import Program
 from nnsteer.site import Place
@@ -29,7 +32,8 @@ Programs = Program | Sequence[Program]
 Watch = Callable[[int], None]
 """Told the number of rows done after each batch; drives progress bars."""
 NOTHING = Program()
-Read = tuple[list[Tensor], list[Tensor]]
+Read = tuple[list[int], list[Tensor], list[Tensor]]
+T = TypeVar("T")
 
 
 def ignore(rows: int) -> None:
@@ -66,6 +70,14 @@ class Runner:
         return Runner.wrap(load_model(files, dtype, device_map), files.chat, files.name, files.revision, batch_size)
 
     @staticmethod
+    def connect(files: ModelFiles, link: traces.Link, batch_size: int = 32) -> Runner:
+        """A runner for the same model on a server (`ndif.connect`): no weights are loaded here."""
+        envoy = traces.open_envoy(where(files.name), files.chat.tokenizer, files.revision)
+        identity = ModelId(files.name, files.revision, stored_fingerprint(files, envoy._module))
+        layout = replace(find_layout(envoy._module), outputs_alone=True)
+        return Runner(envoy, files.chat, layout, identity, batch_size, link)
+
+    @staticmethod
     def wrap(model: PreTrainedModel, chat: Chat, name: str, revision: str | None = None, batch_size: int = 32) -> Runner:
         """A runner for a model that is in memory already."""
         identity = ModelId(name, revision, weights_fingerprint(model))
@@ -91,9 +103,10 @@ class Runner:
         sides = []
         for texts in (contrast.positive, contrast.negative):
             read = list(self.read(texts, ordered, span, watch))
-            rows = {site: torch.cat([states[i] for states, _ in read]) for i, site in enumerate(ordered)}
-            lengths = {site: torch.cat([norms[i] for _, norms in read]) for i, site in enumerate(ordered)}
-            sides.append((rows, lengths))
+            back = torch.tensor([i for rows, _, _ in read for i in rows]).argsort()
+            states = {site: torch.cat([states[i] for _, states, _ in read])[back] for i, site in enumerate(ordered)}
+            lengths = {site: torch.cat([norms[i] for _, _, norms in read])[back] for i, site in enumerate(ordered)}
+            sides.append((states, lengths))
         (positive, positive_norms), (negative, negative_norms) = sides
         both = {site: (positive_norms[site], negative_norms[site]) for site in ordered}
         return Activations(positive, negative, both, span, self.model, contrast.fingerprint())
@@ -111,7 +124,7 @@ class Runner:
         sides = []
         for texts in (contrast.positive, contrast.negative):
             so_far: dict[Place, ClassMoments] = {}
-            for states, norms in self.read(texts, ordered, span, watch):
+            for _, states, norms in self.read(texts, ordered, span, watch):
                 for site, rows, norm in zip(ordered, states, norms, strict=True):
                     new = of_rows(rows, norm, covariance)
                     so_far[site] = merged(so_far[site], new) if site in so_far else new
@@ -119,13 +132,11 @@ class Runner:
         return Moments(sides[0], sides[1], span, self.model, contrast.fingerprint())
 
     def read(self, texts: Sequence[Text], sites: Sequence[Place], span: Reading, watch: Watch) -> Iterator[Read]:
-        """Batch by batch, for each site: mean states [row, hidden] and the mean norms of the states [row]."""
-        places = [
-            {"path": self.layout.path(site), "input": self.layout.reads_input(site), "columns": self.layout.columns(site)}
-            for site in sites
-        ]
-        for batch, _ in self.batches(self.chat.rows(texts)):
-            yield traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
+        """Batch by batch the numbers of its texts and, for each site, mean states [row, hidden] and mean norms of the states
+        [row]."""
+        places = [self.layout.place(site) for site in sites]
+        for batch, _, rows in self.batches(self.chat.rows(texts)):
+            yield rows, *traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
             watch(len(batch.ids))
 
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
@@ -133,32 +144,35 @@ class Runner:
         for condition in conditions:
             require_same(str(condition.direction), condition.direction.model, self.model)
         plan = reading_plan(conditions, self.layout)
-        found = []
-        for batch, _ in self.batches(self.chat.rows([Text(prompt) for prompt in prompts])):
-            found.append(torch.stack(traces.read_scores(self.envoy, self.remote, plan, batch)))
-            watch(len(batch.ids))
-        return torch.cat(found, dim=1)
+        found = torch.zeros(len(conditions), len(prompts))
+        batches = list(self.batches(self.chat.rows([Text(prompt) for prompt in prompts])))
+        at_once = 1 if self.remote is None else max(1, PROMPTS_AT_ONCE // self.batch_size)
+        for start in range(0, len(batches), at_once):
+            some = batches[start : start + at_once]
+            rows = [i for _, _, numbers in some for i in numbers]
+            found[:, rows] = traces.read_scores(self.envoy, self.remote, plan, [batch for batch, _, _ in some])
+            watch(len(rows))
+        return found
 
     def logits(self, prompts: Sequence[str], program: Programs = NOTHING, responses: Sequence[str] | None = None) -> list[Tensor]:
         """Steered next-token logits from the prompt's last position on, in one pass without a cache: for each row fp32
         [1 + response tokens, vocab]."""
         texts = [Text(p, r) for p, r in zip(prompts, responses or [""] * len(prompts), strict=True)]
-        out = []
-        for batch, programs in self.batches(self.chat.rows(texts), program):
+        out: dict[int, Tensor] = {}
+        for batch, programs, rows in self.batches(self.chat.rows(texts), program):
             logits = self.forward(batch, programs, answer_and_one(batch))
-            out += [row[len(row) - 1 - n :] for row, n in zip(logits, batch.response_lengths.tolist(), strict=True)]
-        return out
+            out |= {i: row[len(row) - 1 - n :] for i, row, n in zip(rows, logits, batch.response_lengths.tolist(), strict=True)}
+        return in_order(out)
 
     def losses(self, prompts: Sequence[str], completions: Sequence[Sequence[int]], watch: Watch = ignore) -> list[Tensor]:
         """How surprising the unsteered model finds given tokens after each prompt: nats, [completion tokens] a row."""
         rows = [(self.chat.prompt_ids(p), list(c)) for p, c in zip(prompts, completions, strict=True)]
-        out = []
-        for batch, programs in self.batches(rows):
-            logits = self.forward(batch, programs, answer_and_one(batch))
-            losses = ops.token_losses(logits, batch.ids[:, -logits.shape[1] :])
-            out += [row[len(row) - n :] for row, n in zip(losses, batch.response_lengths.tolist(), strict=True)]
+        out: dict[int, Tensor] = {}
+        for batch, _, numbers in self.batches(rows):
+            losses = traces.losses(self.envoy, self.remote, batch, answer_and_one(batch))
+            out |= {i: row[len(row) - n :] for i, row, n in zip(numbers, losses, batch.response_lengths.tolist(), strict=True)}
             watch(len(batch.ids))
-        return out
+        return in_order(out)
 
     def generate(
         self,
@@ -171,15 +185,20 @@ class Runner:
     ) -> list[Completion]:
         """Answers to each prompt under its program. Temperature 0 is greedy; above it, row i's sample depends on the seed
         and i alone. The checkpoint's own sampling settings are not used."""
-        out: list[Completion] = []
-        for batch, programs in self.batches(self.chat.rows([Text(prompt) for prompt in prompts]), program):
+        out: dict[int, Completion] = {}
+        for batch, programs, rows in self.batches(self.chat.rows([Text(prompt) for prompt in prompts]), program):
             plan, ahead = self.prepare(batch, programs)
-            rows = list(range(len(out), len(out) + len(programs)))
+            if self.layout.outputs_alone and (0, "block_in") in {
+                (p.layer, getattr(p, "stream", "")) for p in places_of(programs)
+            }:
+                raise UserError(
+                    "block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or a later block_in"
+                )
             sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
             ids, scores = traces.generate(self.envoy, self.remote, plan, batch, ahead, max_new_tokens, sampling, self.layout.head)
-            out += self.completions(ids[:, batch.ids.shape[1] :], scores, programs)
+            out |= zip(rows, self.completions(ids[:, batch.ids.shape[1] :], scores, programs), strict=True)
             watch(len(programs))
-        return out
+        return in_order(out)
 
     def completions(self, ids: Tensor, scores: list[Tensor], programs: list[Program]) -> list[Completion]:
         """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition of the batch."""
@@ -208,21 +227,34 @@ class Runner:
             for condition in program.conditions:
                 tokens_to_read(batch, condition.span)
         plan = lower(programs, self.layout)
-        return plan, (traces.read_scores(self.envoy, self.remote, plan, batch) if plan["ahead"] else None)
+        return plan, (list(traces.read_scores(self.envoy, self.remote, plan, [batch])) if plan["ahead"] else None)
 
     def check(self, program: Program) -> None:
         """Raises UserError for a direction or editor that was fitted on another model."""
         for fitted in program.fitted:
             require_same(str(fitted), fitted.model, self.model)
 
-    def batches(self, rows: list, program: Programs = NOTHING) -> Iterator[tuple[Batch, list[Program]]]:
-        """Padded batches with the program of each row."""
+    def batches(self, rows: list, program: Programs = NOTHING) -> Iterator[tuple[Batch, list[Program], list[int]]]:
+        """Padded batches, each with its rows' programs and numbers; rows of like length together, the longest first, so that
+        little is padded and memory runs out at once or not at all."""
         programs = [program] * len(rows) if isinstance(program, Program) else list(program)
         if len(programs) != len(rows):
             raise ValueError(f"{len(rows)} prompts but {len(programs)} programs: give one program, or one for each prompt")
+        order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
         for start in range(0, len(rows), self.batch_size):
-            chosen = slice(start, start + self.batch_size)
-            yield self.chat.pad(rows[chosen]), programs[chosen]
+            chosen = order[start : start + self.batch_size]
+            yield self.chat.pad([rows[i] for i in chosen]), [programs[i] for i in chosen], chosen
+
+
+def in_order(found: dict[int, T]) -> list[T]:
+    """What was found for each row, by row number."""
+    return [found[i] for i in range(len(found))]
+
+
+def places_of(programs: Sequence[Program]) -> set[Place]:
+    """Where programs read and write."""
+    written = {step.site for program in programs for step in program.steps}
+    return written | {condition.site for program in programs for condition in program.conditions}
 
 
 def answer_and_one(batch: Batch) -> int:

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
 from torch import Tensor
 
-from nnsteer import fit, tune
-from nnsteer.condition import Condition, Score
+from nnsteer import fit, fitting, tune
+from nnsteer.condition import Condition, Score, Side
 from nnsteer.contrast import ContrastSet
 from nnsteer.direction import Directions
 from nnsteer.folder import Folder
 from nnsteer.formats import load_directions, save_directions
 from nnsteer.identity import require_same
+from nnsteer.load import ModelFiles
 from nnsteer.measure.answers import Asked, Judge, ask
+from nnsteer.ndif.journal import Journal
+from nnsteer.ndif.server import connect
 from nnsteer.program import Program
-from nnsteer.progress import bar
+from nnsteer.progress import STDERR, bar
 from nnsteer.requests import SIDES, Requests, Split
 from nnsteer.runner import Runner
 from nnsteer.site import Site
 from nnsteer.span import Reading
 
 SCORED: tuple[Split, ...] = ("fit", "tune", "test")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where and how a model runs."""
+
+    dtype: str
+    device_map: str | None
+    batch_size: int
+    remote: str | None = None
+    """None: here; "local": here, through nnsight's simulation of a server; "ndif" or a URL: there."""
+    remote_model: str | None = None
+
+
+def open_runner(files: ModelFiles, where: Where, out: Path) -> Runner:
+    """The model, here or on a server; what a server was asked is kept in the run folder `out`."""
+    if where.remote is None or where.remote == "local":
+        runner = Runner.open(files, where.dtype, where.device_map, where.batch_size)
+        return runner if where.remote is None else runner.simulated()
+    link = connect(where.remote, where.remote_model or files.name, files.revision)
+    journal = Journal(Folder(out.expanduser()))
+    return Runner.connect(files, replace(link, journal=journal, say=STDERR.print), where.batch_size)
 
 
 def fitted(
@@ -33,7 +59,7 @@ def fitted(
     file = folder / f"{name}.safetensors"
     if not file.exists():
         with bar(f"reading {name}", len(contrast.positive) + len(contrast.negative)) as watch:
-            save_directions(file, fit.METHODS[method](runner.record(contrast, sites, span, watch)).values())
+            save_directions(file, fitting.directions(runner, contrast, sites, span, method, watch).values())
     directions = load_directions(file)
     for direction in directions.values():
         require_same(str(file), direction.model, runner.model)
@@ -48,9 +74,10 @@ def condition_point(
     score: Score,
     fit_prompts: int,
     max_false_alarms: float,
+    known: tuple[float, Side] | None = None,
 ) -> Condition:
-    """The condition that best separates the tune split, by an exact sweep at every site of `concept`; kept with its scores on
-    all splits in condition.json."""
+    """The condition that best separates the tune split, by an exact sweep at every site of `concept`, or one whose threshold and
+    side are `known`, at its one site; kept with its scores on all splits in condition.json."""
     candidates = {site: Condition(direction, 0.0, score=score) for site, direction in concept.items()}
     if not folder.has("condition.json"):
         scores = {}
@@ -61,10 +88,17 @@ def condition_point(
                     found = runner.scores(prompts, list(candidates.values()), watch)
                 scores[split, side] = dict(zip(candidates, found, strict=True))
         sweeps = {site: tune.sweep(scores["tune", "harmful"][site], scores["tune", "harmless"][site]) for site in candidates}
-        point = tune.condition_point(sweeps, max_false_alarms)
+        point = tune.condition_point(sweeps, max_false_alarms) if known is None else at(known, next(iter(candidates)), scores)
         folder.write_json("condition.json", condition_facts(point, sweeps, scores))
     facts = folder.read_json("condition.json")
     return replace(candidates[Site(**facts["site"])], threshold=facts["threshold"], fires_when=facts["fires_when"])
+
+
+def at(known: tuple[float, Side], site: Site, scores: Mapping[tuple, Mapping[Site, Tensor]]) -> tune.ConditionPoint:
+    """A point that is known, with its F1 on the tune split."""
+    point = tune.ConditionPoint(site, *known, f1=0.0, gap=0.0)
+    fired = ([point.fires(score) for score in scores["tune", side][site].tolist()] for side in SIDES)
+    return replace(point, f1=tune.quality(*fired).f1)
 
 
 def condition_facts(

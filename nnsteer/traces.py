@@ -1,10 +1,12 @@
-"""The nnsight traces, and the only file that imports nnsight. Each function owns one `with` block: it reads, computes through
-`nnsteer.ops`, assigns, and brings plain tensors home. Modules are visited in the order of the forward pass."""
+"""The nnsight traces. Each function owns one `with` block: it reads, computes through
+`nnsteer.ops`, assigns, and brings plain tensors home. Functions are imported by name: a module's name in a block would send the
+whole module. Modules are visited in the order of the forward pass."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
 
 import nnsight
 import torch
@@ -14,11 +16,36 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer import ops
 from nnsteer.chat import Batch
+from nnsteer.fit import kernels
+from nnsteer.ndif.client import Client, Link
+from nnsteer.ndif.journal import digest
+from nnsteer.ops import (
+    columns as columns_of,
+)
+from nnsteer.ops import (
+    decode_offsets,
+    edit,
+    gumbel,
+    logits_of,
+    mean_over,
+    prefill_offsets,
+    token_losses,
+    with_logits,
+)
+from nnsteer.ops import (
+    score as score_of,
+)
+from nnsteer.ops import (
+    states as states_of,
+)
+from nnsteer.ops import (
+    verdict as verdict_of,
+)
 
 Envoy: TypeAlias = TransformersModel
 """nnsight's view of a model."""
-Remote: TypeAlias = str | None
-"""Where a trace runs: None here, "local" here through nnsight's simulation of a server."""
+Remote: TypeAlias = Link | Literal["local"] | None
+"""Where a trace runs: None here, "local" here through nnsight's simulation of a server, a Link on a server."""
 
 
 GREEDY = {
@@ -28,10 +55,23 @@ GREEDY = {
 """The checkpoint's own generation settings are not used; samples come from noise on the logits (`ops.gumbel`)."""
 
 
-def open_envoy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Envoy:
-    """Wraps a loaded model, and has nnsight ship `nnsteer.ops` by source wherever a trace runs."""
+def open_envoy(model: PreTrainedModel | str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> Envoy:
+    """Wraps a loaded model, or builds the modules of a folder or hub id without their weights, and has nnsight ship `nnsteer.ops`
+    and `nnsteer.fit.kernels` by source wherever a trace runs."""
     nnsight.register(ops)
+    nnsight.register(kernels)
+    if isinstance(model, str):
+        return TransformersModel(model, task="text-generation", tokenizer=tokenizer, revision=revision)
     return TransformersModel(model, tokenizer=tokenizer)
+
+
+def server(envoy: Envoy, remote: Remote, step: str, *inputs: Any) -> Any:
+    """nnsight's backend for a block; `inputs` are all that its result depends on besides the model."""
+    if remote is None:
+        return None
+    if isinstance(remote, str):
+        return envoy._remote_backend("local", True, None, False)
+    return Client(remote, step, digest(step, remote.model_key, *inputs), envoy._remoteable_get_env())
 
 
 def read_means(
@@ -41,32 +81,74 @@ def read_means(
     mean norm of those states, fp32 [row] each. A place has a module's `path`, `input` (whether it is meant) and `columns`."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     modules = [(envoy.get(place["path"]), place) for place in places]
-    with torch.no_grad(), envoy.trace(inputs, remote=remote, use_cache=False, logits_to_keep=1) as reading:
+    backend = server(envoy, remote, "reading states", places, batch.ids, batch.mask, touched)
+    with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=1) as reading:
         states, norms = [], []
         for module, place in modules:
-            h = ops.columns(ops.states(module, place["input"]), place["columns"])
-            states.append(ops.mean_over(h, touched).cpu())
-            norms.append(ops.mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0].cpu())
+            h = columns_of(states_of(module, place["input"]), place["columns"])
+            states.append(mean_over(h, touched).cpu())
+            norms.append(mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0].cpu())
         out = save({"states": states, "norms": norms})
         reading.stop()
     return out["states"], out["norms"]
 
 
-def read_scores(envoy: Envoy, remote: Remote, plan: dict, batch: Batch) -> list[Tensor]:
-    """Every condition's score on the unsteered prompts, in a pass that stops at the last condition: fp32 [row] each."""
-    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-    mask, conditions = batch.mask, plan["conditions"]
-    lengths, offsets = batch.prompt_lengths, ops.prefill_offsets(mask, batch.response_lengths)
+def fit_there(
+    envoy: Envoy,
+    remote: Remote,
+    places: list[dict],
+    batches: Sequence[tuple[Batch, Tensor]],
+    reduce: Callable,
+    order: Tensor,
+    arguments: tuple,
+) -> Any:
+    """`reduce(states, norms, order, *arguments)` of what `read_means` reads of every batch, in one request: what comes home is
+    what it returns."""
+    modules = [(envoy.get(place["path"]), place) for place in places]
+    inputs = [({"input_ids": batch.ids, "attention_mask": batch.mask}, touched) for batch, touched in batches]
+    backend = server(envoy, remote, "fitting", places, inputs, reduce, order, arguments)
+    with torch.no_grad(), envoy.session(backend=backend):
+        rows, lengths = [], []
+        for tokens, touched in inputs:
+            with envoy.trace(tokens, use_cache=False, logits_to_keep=1):
+                states, norms = [], []
+                for module, place in modules:
+                    h = columns_of(states_of(module, place["input"]), place["columns"])
+                    states.append(mean_over(h, touched))
+                    norms.append(mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0])
+            rows.append(states)
+            lengths.append(norms)
+        out = save({"reduced": reduce(rows, lengths, order, *arguments)})
+    return out["reduced"]
+
+
+def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batch]) -> Tensor:
+    """Every condition's score on the unsteered prompts of all batches in turn, fp32 [condition, row], in one request; where it is
+    safe, in passes that stop at the last condition."""
+    conditions, numbers = plan["conditions"], list(range(len(plan["conditions"])))
+    rows = []
+    for batch in batches:
+        offsets = prefill_offsets(batch.mask, batch.response_lengths)
+        rows.append(({"input_ids": batch.ids, "attention_mask": batch.mask}, batch.prompt_lengths, offsets))
+    stops = [remote is None or i + 1 == len(rows) for i in range(len(rows))]  # NDIF loses the traces that follow a stop
     visits = [(envoy.get(v["path"]), v["input"], v["conditions"]) for v in plan["visits"] if v["conditions"]]
-    with torch.no_grad(), envoy.trace(inputs, remote=remote, use_cache=False, logits_to_keep=1) as scoring:
-        scores = {}
-        for module, is_input, wanted in visits:
-            h = ops.states(module, is_input)
-            for c in wanted:
-                scores[c] = ops.score(h, conditions[c], offsets, lengths, mask).cpu()
-        out = save({"scores": scores})
-        scoring.stop()
-    return [out["scores"][c] for c in range(len(conditions))]
+    backend = server(
+        envoy, remote, "scoring", conditions, [(v["path"], v["input"], v["conditions"]) for v in plan["visits"]], rows
+    )
+    with torch.no_grad(), envoy.session(backend=backend):
+        found = []
+        for (inputs, lengths, offsets), stop in zip(rows, stops, strict=True):
+            with envoy.trace(inputs, use_cache=False, logits_to_keep=1) as scoring:
+                scores = {}
+                for module, is_input, wanted in visits:
+                    h = states_of(module, is_input)
+                    for c in wanted:
+                        scores[c] = score_of(h, conditions[c], offsets, lengths, inputs["attention_mask"]).cpu()
+                if stop:
+                    scoring.stop()
+            found.append(torch.stack([scores[c] for c in numbers]))
+        out = save({"found": torch.cat(found, dim=1)})
+    return out["found"]
 
 
 def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead: list[Tensor] | None, last: int) -> Tensor:
@@ -74,19 +156,30 @@ def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead
     fp32 [row, token, vocab]."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
-    lengths, offsets = batch.prompt_lengths, ops.prefill_offsets(mask, batch.response_lengths)
+    lengths, offsets = batch.prompt_lengths, prefill_offsets(mask, batch.response_lengths)
     verdicts = {} if ahead is None else decide(ahead, conditions)
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
-    with torch.no_grad(), envoy.trace(inputs, remote=remote, use_cache=False, logits_to_keep=last):
+    backend = server(envoy, remote, "logits", plan, batch.ids, mask, batch.response_lengths, ahead, last)
+    with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=last):
         for module, v in visits:
             if ahead is None:
                 for c in v["conditions"]:
-                    scores = ops.score(ops.states(module, v["input"]), conditions[c], offsets, lengths, mask)
-                    verdicts[c] = ops.verdict(scores, conditions[c])
+                    scores = score_of(states_of(module, v["input"]), conditions[c], offsets, lengths, mask)
+                    verdicts[c] = verdict_of(scores, conditions[c])
             if v["edits"]:
-                ops.edit(module, v, offsets, lengths, mask, verdicts)
-        out = save({"logits": ops.logits_of(envoy.output).float().cpu()})
+                edit(module, v, offsets, lengths, mask, verdicts)
+        out = save({"logits": logits_of(envoy.output).float().cpu()})
     return out["logits"]
+
+
+def losses(envoy: Envoy, remote: Remote, batch: Batch, last: int) -> Tensor:
+    """How surprising the unsteered model finds each of the `last` tokens but the first: nats, [row, last - 1]."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+    tokens = batch.ids[:, -last:]
+    backend = server(envoy, remote, "losses", batch.ids, batch.mask, last)
+    with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=last):
+        out = save({"losses": token_losses(logits_of(envoy.output)[:, -last:], tokens).cpu()})
+    return out["losses"]
 
 
 def generate(
@@ -107,29 +200,30 @@ def generate(
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
     last = torch.ones(mask.shape[0], 1, dtype=mask.dtype)
     lm_head = envoy.get(head) if head else envoy
+    backend = server(envoy, remote, "generating", plan, batch.ids, mask, responses, ahead, max_new_tokens, sampling)
     with warnings.catch_warnings():
         # all rows may end before max_new_tokens; the second invoke brings the results home all the same
         warnings.filterwarnings("ignore", message=".*was never reached.*")
-        with envoy.generate(remote=remote, max_new_tokens=max_new_tokens, **GREEDY) as generating:
+        with envoy.generate(backend=backend, max_new_tokens=max_new_tokens, **GREEDY) as generating:
             with generating.invoke(inputs):
                 scores = {}
                 for step in generating.iter[:max_new_tokens]:
                     prefill = step == 0
                     seen = mask if prefill else last
-                    offsets = ops.prefill_offsets(mask, responses) if prefill else ops.decode_offsets(mask, step)
+                    offsets = prefill_offsets(mask, responses) if prefill else decode_offsets(mask, step)
                     for module, v in visits:
                         if not prefill and not v["decodes"]:
                             continue
                         if prefill and ahead is None:
                             for c in v["conditions"]:
-                                h = ops.states(module, v["input"])
-                                scores[c] = ops.score(h, conditions[c], offsets, lengths, mask).cpu()
-                                verdicts[c] = ops.verdict(scores[c], conditions[c])
+                                h = states_of(module, v["input"])
+                                scores[c] = score_of(h, conditions[c], offsets, lengths, mask).cpu()
+                                verdicts[c] = verdict_of(scores[c], conditions[c])
                         if v["edits"]:
-                            ops.edit(module, v, offsets, lengths, seen, verdicts)
+                            edit(module, v, offsets, lengths, seen, verdicts)
                     if sampling is not None:
-                        noisy = ops.gumbel(ops.logits_of(lm_head.output), step, **sampling)
-                        lm_head.output = ops.with_logits(lm_head.output, noisy)
+                        noisy = gumbel(logits_of(lm_head.output), step, **sampling)
+                        lm_head.output = with_logits(lm_head.output, noisy)
             with generating.invoke():
                 out = save({"ids": generating.result.cpu(), "scores": scores})
     found = ahead if ahead is not None else [out["scores"][c] for c in range(len(conditions))]
@@ -138,4 +232,4 @@ def generate(
 
 def decide(scores: list[Tensor], conditions: list[dict]) -> dict:
     """Verdicts by condition number."""
-    return {c: ops.verdict(score, conditions[c]) for c, score in enumerate(scores)}
+    return {c: verdict_of(score, conditions[c]) for c, score in enumerate(scores)}

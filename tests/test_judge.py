@@ -12,10 +12,11 @@ import pytest
 
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure.endpoint import Endpoint, Reply, ask, asked_wait
+from nnsteer.measure.endpoint import Endpoint, Reply, ask
 from nnsteer.measure.judge import Rubric, judge, judged, load_judge, report, value
 from nnsteer.measure.kinds import Answer
 from nnsteer.prompts import Prompt
+from nnsteer.retries import asked_wait
 
 RUBRIC = Rubric("Asked: {prompt}\nAnswered: {answer}\nRefused?", "yes-no")
 

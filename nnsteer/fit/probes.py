@@ -3,7 +3,6 @@ decides, in such lengths from the negative mean; `condition.probe` makes a condi
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,24 +12,24 @@ from torch import Tensor
 
 from nnsteer.activations import Activations
 from nnsteer.direction import Direction
+from nnsteer.fit import kernels
 from nnsteer.fit.means import Read, as_moments, from_moments
 from nnsteer.moments import ClassMoments
 from nnsteer.site import Place
 
-RIDGE = 0.1  # of the mean variance, added to every variance
-
 
 def lda(read: Read) -> dict[Place, Direction]:
     """Fisher's linear discriminant: the direction along which the class means lie furthest apart for the spread within the
-    classes. The pooled covariance is shrunk towards a round one by RIDGE."""
+    classes. The pooled covariance is shrunk towards a round one by `kernels.RIDGE`."""
     moments = as_moments(read, covariance=True)
-    directions = from_moments(moments, "lda", lambda p, n: _along(p, n, _lda_weights(p, n)), covariance=True)
-    for site, direction in directions.items():
-        positive, negative = moments.positive[site], moments.negative[site]
-        distance = (positive.mean - negative.mean) @ _lda_weights(positive, negative)
-        boundary = 0.5 - math.log(positive.count / negative.count) / distance.item()
-        directions[site] = replace(direction, boundary=boundary)
-    return directions
+    found = {site: _discriminant(positive, moments.negative[site]) for site, positive in moments.positive.items()}
+    directions = from_moments(moments, "lda", lambda p, n: _discriminant(p, n)[0], covariance=True)
+    return {site: replace(direction, boundary=found[site][1]) for site, direction in directions.items()}
+
+
+def _discriminant(positive: ClassMoments, negative: ClassMoments) -> tuple[Tensor, float]:
+    first, second = ((c.count, c.mean, c.covariance * c.count) for c in (positive, negative))
+    return kernels.discriminant(first, second, kernels.RIDGE)
 
 
 def logistic(activations: Activations) -> dict[Place, Direction]:
@@ -51,13 +50,6 @@ def logistic(activations: Activations) -> dict[Place, Direction]:
 def _along(positive: ClassMoments, negative: ClassMoments, weights: Tensor) -> Tensor:
     unit = torch.nn.functional.normalize(weights, dim=0)
     return unit * (unit @ (positive.mean - negative.mean))
-
-
-def _lda_weights(positive: ClassMoments, negative: ClassMoments) -> Tensor:
-    n = positive.count + negative.count
-    covariance = (positive.covariance * positive.count + negative.covariance * negative.count) / n
-    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
-    return torch.linalg.solve(covariance + ridge, positive.mean - negative.mean)
 
 
 def _logistic(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:

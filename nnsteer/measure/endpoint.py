@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 import httpx
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exception, wait_random_exponential
+from tenacity import Retrying
 
 from nnsteer.errors import UserError
+from nnsteer.retries import patiently
 
-LONGEST_WAIT_S = 60.0
 MEND = {401: "check the key", 402: "check the account's credit", 404: "check `url` and `model`"}  # no question can succeed
 
 
@@ -73,12 +73,7 @@ def ask(endpoint: Endpoint, questions: Sequence[str]) -> Iterator[tuple[int, Rep
 
 def one(client: httpx.Client, endpoint: Endpoint, question: str) -> Reply:
     """One question, asked until there is an answer or no more attempt."""
-    retrying = Retrying(
-        retry=retry_if_exception(passing),
-        stop=stop_after_attempt(endpoint.attempts),
-        wait=wait_random_exponential(multiplier=endpoint.wait_s, max=LONGEST_WAIT_S) + wait_exception(asked_wait),
-        reraise=True,
-    )
+    retrying = patiently(endpoint.attempts, endpoint.wait_s)
     body = {"model": endpoint.model, "messages": [{"role": "user", "content": question}], **endpoint.options}
     try:
         response = retrying(post, client, f"{endpoint.url.rstrip('/')}/chat/completions", body)
@@ -108,19 +103,6 @@ def read(response: httpx.Response, retries: int) -> Reply:
         return Reply(str(text), None, retries, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
     except (ValueError, LookupError, TypeError, AttributeError):
         return Reply(None, f"not a chat completion: {' '.join(response.text.split())[:200]}", retries)
-
-
-def passing(error: BaseException) -> bool:
-    """Whether the same question may succeed later: no connection, a time-out, too many requests, or the server's own fault."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
-    return isinstance(error, httpx.TransportError)
-
-
-def asked_wait(error: BaseException) -> float:
-    """The seconds that the server asks to wait, at most a minute."""
-    asked = error.response.headers.get("Retry-After", "") if isinstance(error, httpx.HTTPStatusError) else ""
-    return min(float(asked), LONGEST_WAIT_S) if asked.isdecimal() else 0.0
 
 
 def repeated(retrying: Retrying) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnsteer import cli, fit, report, stages, tune
-from nnsteer.condition import Score
+from nnsteer.condition import Score, Side
 from nnsteer.contrast import of_prompts, of_responses
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
@@ -23,12 +23,15 @@ from nnsteer.formats import save_programs
 from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model
 from nnsteer.measure.answers import Asked, Judge, ask
-from nnsteer.measure.refusal import refusal_stems
+from nnsteer.measure.classifier import classifier
+from nnsteer.measure.kinds import OfAnswers
+from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.program import Program, add
-from nnsteer.requests import SIDES, load_requests
-from nnsteer.runner import Runner
+from nnsteer.recipes import published
+from nnsteer.recipes.plan import plan, show_plan
+from nnsteer.requests import SIDES, Requests, load_requests
 from nnsteer.site import block_outs
-from nnsteer.span import ALL, GENERATED, PROMPT, Last, Reading, first_generated
+from nnsteer.span import ALL, GENERATED, PROMPT, Last, Reading, Span, first_generated
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
+    remote: str | None = None
+    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
+    remote_model: str | None = None
+    """The model's name there, where it is another."""
     harmful: str = "nnsteer:harmful.jsonl"
     """SOURCE: a .jsonl, .json, .csv or .parquet file or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where needed."""
     harmless: str = "nnsteer:harmless.jsonl"
@@ -56,6 +63,14 @@ class Config:
     """How the condition direction is fitted; the paper's is pca_pairwise."""
     score: Score = "cosine"
     """The condition's score: the signed cosine, or CAST's sim(h, tanh(proj h))."""
+    threshold: float | None = None
+    """Where the condition fires; chosen on the tune split, with its layer and side, when not given."""
+    fires_when: Side = "above"
+    """The side of --threshold on which it does."""
+    as_published: bool = False
+    """Reads and steers as CAST's own code does (`nnsteer/recipes/published.py`), for its settings; directions have length 1."""
+    judged_by: Literal["openers", "cast"] = "openers"
+    """What a refusal is: an answer that begins like one, or one that CAST's classifier or keywords find."""
     layers: tuple[int, ...] | None = None
     """Layers to steer, from 0; chosen on the tune split when not given."""
     strength: float | None = None
@@ -79,6 +94,8 @@ class Config:
     seed: int = 0
     out: Path = Path("runs/refusal")
     """The run's folder. A run that was stopped goes on from there."""
+    dry_run: bool = False
+    """Says what the run would do, and what it lacks. Loads no weights and writes nothing."""
 
 
 # opener tokens to read the behaviour on, and tokens to add it to
@@ -86,7 +103,7 @@ WINDOWS: dict[str, Reading] = {"first 3": first_generated(3), "all": GENERATED, 
 SPANS = {"all": ALL, "prompt": PROMPT}
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
 DRAWS = 16  # random directions that the control's prompts take in turn: one alone can move refusal far either way
-NOT_RESULTS = ("out", "batch_size", "device_map")
+NOT_RESULTS = ("out", "dry_run", "batch_size", "device_map", "remote", "remote_model")
 WHOLE = ("pairs", "condition_pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
 
 
@@ -94,6 +111,9 @@ def main(config: Config) -> None:
     """The method, step by step; what each step made lies in the run folder."""
     # 0. Whatever can be wrong is found before any weights are loaded.
     check_numbers(config)
+    if config.dry_run:
+        return show_plan(plan(config))
+    windows, spans, strengths = choices(config)
     requests = load_requests(config.harmful, config.harmless, config.refusals, config.compliances, config.seed)
     files = find_model(config.model, config.revision)
     layers = num_layers(files.config)
@@ -102,38 +122,38 @@ def main(config: Config) -> None:
     check_layers([*condition_layers, *chain(*bands)], layers)
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
     check_folder(config.out, settings)
-    runner = Runner.open(files, config.dtype, config.device_map, config.batch_size)
+    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model)
+    runner = stages.open_runner(files, where, config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
-    judge = Judge(refusal_stems(requests.refusals), config.max_drift)
+    judge = Judge(measure(config, requests), config.max_drift)
 
     # 1. The behaviour direction: prompts with a refusal opener against the same prompts with a compliance opener.
     with folder.timed("behaviour"):
+        fitted = published.fitted if config.as_published else stages.fitted
         questions = [prompt.text for prompt in requests.side("harmless", "fit", config.pairs)]
         answered = of_responses(questions, requests.refusals, requests.compliances, config.seed)
         everywhere = block_outs(range(layers))
         behaviour = {
-            name: stages.fitted(
-                folder, f"behaviour_{name.replace(' ', '_')}", runner, answered, everywhere, tokens, config.method
-            )
-            for name, tokens in WINDOWS.items()
+            name: fitted(folder, f"behaviour_{name.replace(' ', '_')}", runner, answered, everywhere, tokens, config.method)
+            for name, tokens in windows.items()
         }
 
     # 2. The condition direction: harmful against harmless prompts, the mean over each prompt's tokens.
     with folder.timed("condition"):
         pairs = of_prompts(*([p.text for p in requests.side(side, "fit", config.condition_pairs)] for side in SIDES))
-        concept = stages.fitted(folder, "condition", runner, pairs, block_outs(condition_layers), PROMPT, config.condition_method)
+        concept = fitted(folder, "condition", runner, pairs, block_outs(condition_layers), PROMPT, config.condition_method)
 
     # 3. The condition point: layer, threshold and side, by an exact sweep on the tune split.
     with folder.timed("condition_point"):
+        known = None if config.threshold is None else (config.threshold, config.fires_when)
         when = stages.condition_point(
-            folder, runner, requests, concept, config.score, config.condition_pairs, config.max_false_alarms
+            folder, runner, requests, concept, config.score, config.condition_pairs, config.max_false_alarms, known
         )
 
     # 4. The dose: which tokens to read the direction on and to add it to, at which layers and how hard, on the tune split.
     with folder.timed("dose"):
-        strengths = STRENGTHS if config.strength is None else (config.strength,)
-        doses = [tune.Dose(*choice) for choice in product(WINDOWS, SPANS, bands, strengths)]
-        directions = {dose: {site: behaviour[dose.window][site] for site in block_outs(dose.layers)} for dose in doses}
+        doses = [tune.Dose(*choice) for choice in product(windows, spans, bands, strengths)]
+        directions = {d: {s: v for s, v in behaviour[d.window].items() if s.layer in d.layers} for d in doses}
         programs = {dose: add(directions[dose], dose.strength, SPANS[dose.span]) for dose in doses}
         dose = stages.dose(
             folder, runner, requests, programs, judge, config.max_broken, config.tune_prompts, config.max_new_tokens
@@ -160,11 +180,24 @@ def main(config: Config) -> None:
     report.write(folder)
 
 
+def choices(config: Config) -> tuple[dict[str, Reading], dict[str, Span], tuple[float, ...]]:
+    """The reading windows, spans and strengths among which the dose is chosen."""
+    strengths = STRENGTHS if config.strength is None else (config.strength,)
+    return (WINDOWS, SPANS, strengths) if not config.as_published else ({"all": GENERATED}, {"all": ALL}, strengths)
+
+
+def measure(config: Config, requests: Requests) -> OfAnswers:
+    """What a refusal is."""
+    return by_openers(requests.refusals) if config.judged_by == "openers" else either(classifier(), by_keywords())
+
+
 def check_numbers(config: Config) -> None:
     """Refuses numbers that no run can use."""
     for name in WHOLE:
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    if config.threshold is not None and (config.condition_layers is None or len(config.condition_layers) != 1):
+        raise UserError(f"--threshold {config.threshold}: is for one layer; give it with --condition-layers")
     if config.strength is not None and not isfinite(config.strength):
         raise UserError(f"--strength {config.strength}: must be a finite number of lengths of the direction, such as 0.5")
 

@@ -1,0 +1,51 @@
+"""What a run would send and bring home, from the model's config alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from transformers import PretrainedConfig
+
+TOKENS = 40  # a prompt with its template
+TOKEN_BYTES = 16  # its id and its mask, before compression
+BLOCK = 12_000  # the source of a block
+ANSWER_TOKENS = 64
+STATES_AT_ONCE = 2**28  # numbers (a gibibyte) that one request may gather on the server
+PROMPTS_AT_ONCE = 1024  # whose scores one request asks for
+
+
+class Estimate(NamedTuple):
+    """One step of a run; bytes up and down are at most so many, but for compression."""
+
+    step: str
+    requests: int
+    up: int
+    down: int
+
+
+def pairs_at_once(sites: int, hidden: int) -> int:
+    """How many pairs of texts one request reads at so many sites."""
+    return max(1, STATES_AT_ONCE // (2 * sites * hidden))
+
+
+def estimates(config: PretrainedConfig, prompts: int, batch_size: int) -> list[Estimate]:
+    """Fitting by mean difference or pca_pairwise and scoring at every layer, and generating, for `prompts` prompts a side."""
+    text = config.get_text_config()
+    layers, hidden = text.num_hidden_layers, text.hidden_size
+    fits = -(-prompts // pairs_at_once(layers, hidden))
+    scorings = 2 * -(-prompts // PROMPTS_AT_ONCE)
+    batches = 2 * -(-prompts // batch_size)
+    tokens = 2 * prompts * TOKENS * TOKEN_BYTES
+    directions = layers * (2 * hidden + 2) * 4
+    parts = fits * layers * 64 * (hidden + prompts // fits) * 4
+    return [
+        Estimate("directions, mean difference", fits, tokens + fits * BLOCK, directions if fits == 1 else fits * 2 * directions),
+        Estimate("directions, pca_pairwise", fits, tokens + fits * BLOCK, directions if fits == 1 else parts),
+        Estimate("scores of every layer", scorings, tokens + scorings * (BLOCK + directions), 2 * prompts * layers * 4),
+        Estimate(
+            f"answers of {ANSWER_TOKENS} tokens",
+            batches,
+            tokens + batches * (BLOCK + directions),
+            2 * prompts * (TOKENS + ANSWER_TOKENS) * 8,
+        ),
+    ]
