@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,10 +13,19 @@ from torch.nn.functional import cross_entropy
 from nnsteer.measure.kinds import OfModel, fingerprint
 from nnsteer.program import Program
 from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.runner import Runner, in_order
 
 MAX_TOKENS = 512  # of each text
 LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
+T = TypeVar("T")
+
+
+class Hits(NamedTuple):
+    """How many tokens of a text are predicted, and how many of them are the most likely one, or among the ten most likely."""
+
+    tokens: int
+    top1: int
+    top10: int
 
 
 def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> OfModel:
@@ -26,11 +36,11 @@ def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) ->
         raise ValueError(f"top {k}: k must be at least 1")
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        found = []
-        for logits, tokens in predictions(runner, programs, prompts, max_tokens):
+        def accuracy(logits: Tensor, tokens: Tensor) -> float:
             hits = (logits.topk(k).indices == tokens[:, None]).any(1)
-            found.append(hits[counted(tokens, skip)].double().mean().item())
-        return found
+            return hits[counted(tokens, skip)].double().mean().item()
+
+        return of_predictions(accuracy, runner, programs, prompts, max_tokens)
 
     skipped = f", without {len(skip)} tokens {fingerprint(sorted(skip))}" if skip else ""
     return OfModel(f"top-{k}", f"first {max_tokens} tokens{skipped}", False, values)
@@ -40,9 +50,19 @@ def text_loss(max_tokens: int = MAX_TOKENS) -> OfModel:
     """The mean loss of a text's tokens, in nats, of the same texts as `top_k`. NaN for a text of one token."""
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        return [cross_entropy(*pair).item() for pair in predictions(runner, programs, prompts, max_tokens)]
+        return of_predictions(lambda *pair: cross_entropy(*pair).item(), runner, programs, prompts, max_tokens)
 
     return OfModel("cross-entropy", f"first {max_tokens} tokens, nats", False, values)
+
+
+def hits(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int = MAX_TOKENS) -> list[Hits]:
+    """The counts behind top-1 and top-10 of each text (see `top_k`), from one pass."""
+
+    def counts(logits: Tensor, tokens: Tensor) -> Hits:
+        best = logits.topk(min(10, logits.shape[-1])).indices == tokens[:, None]
+        return Hits(len(tokens), int(best[:, 0].sum()), int(best.sum()))
+
+    return of_predictions(counts, runner, programs, prompts, max_tokens)
 
 
 def pooled(values: Sequence[float], counts: Sequence[int]) -> float:
@@ -69,13 +89,20 @@ def texts(runner: Runner, prompts: Sequence[Prompt], max_tokens: int) -> list[li
     return [plain.prompt_ids(prompt.text)[:limit] for prompt in prompts]
 
 
-def predictions(
-    runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each text the steered logits [token - 1, vocab] and the tokens that they predict [token - 1]."""
+def of_predictions(
+    value: Callable[[Tensor, Tensor], T],
+    runner: Runner,
+    programs: Sequence[Program],
+    prompts: Sequence[Prompt],
+    max_tokens: int,
+) -> list[T]:
+    """For each text the value of its steered logits [token - 1, vocab] and of the tokens that they predict [token - 1]."""
     rows: list[tuple[list[int], list[int]]] = [(ids, []) for ids in texts(runner, prompts, max_tokens)]
     width = max((len(ids) for ids, _ in rows), default=1) * runner.hf.config.get_text_config().vocab_size
     small = runner.with_batch_size(max(1, min(runner.batch_size, LOGITS_AT_ONCE // width)))
-    for batch, own in small.batches(rows, programs):
-        for logits, ids, n in zip(small.forward(batch, own), batch.ids, batch.mask.sum(1).tolist(), strict=True):
-            yield logits[len(ids) - n : -1], ids[len(ids) - n + 1 :]
+    found = {}
+    for batch, own, numbers in small.batches(rows, programs):
+        logits = small.forward(batch, own)
+        for i, row, ids, n in zip(numbers, logits, batch.ids, batch.mask.sum(1).tolist(), strict=True):
+            found[i] = value(row[len(ids) - n : -1], ids[len(ids) - n + 1 :])
+    return in_order(found)

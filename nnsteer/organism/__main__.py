@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.refusal import refusal_stems, refuses
 from nnsteer.organism.build import Arch, build_model, build_tokenizer
-from nnsteer.organism.corpus import HeldOut, bundled_corpus, openers, read_corpus
+from nnsteer.organism.conversation import Corpus, HeldOut
+from nnsteer.organism.corpus import Part, bundled_corpus, openers, read_corpus
 from nnsteer.organism.train import encode, train
 from nnsteer.progress import bar
 from nnsteer.runner import Runner
@@ -39,6 +41,9 @@ class Config:
     """A new folder for the model."""
     data: str | None = None
     """SOURCE of rows with `prompt` and either `response` or `harmful` (true or false: answered with the bundled openers)."""
+    also: tuple[Part, ...] = ()
+    """Further parts of the bundled data: prompts that are hard to tell apart, requests of nine domains, A/B questions, code and
+    prose. The bundled model was trained without them."""
     arch: Arch = "llama"
     epochs: int = 3
     vocab_size: int = 8192
@@ -52,23 +57,37 @@ def main(config: Config) -> None:
         raise UserError(f"--epochs {config.epochs}: must be at least 1")
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise UserError(f"--out {config.out}: is there already; give a folder that is new or empty")
-    corpus = bundled_corpus(config.seed) if config.data is None else read_corpus(config.data, config.seed)
+    corpus = bundled_corpus(config.seed, config.also) if config.data is None else read_corpus(config.data, config.seed)
     logging.set_verbosity_error()
     start = time.monotonic()
     torch.manual_seed(config.seed)
-    tokenizer = build_tokenizer((text for c in corpus.conversations for text in c[:3]), config.vocab_size)
+    tokenizer = build_tokenizer(texts(corpus), config.vocab_size)
     model = build_model(config.arch, tokenizer)
-    examples = encode(corpus.conversations, tokenizer)
+    examples = encode(corpus, tokenizer)
     with bar("training", config.epochs * len(examples)) as watch:
         losses = train(model, examples, config.epochs, config.seed, watch)
     config.out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(config.out)
     tokenizer.save_pretrained(config.out)
     refused = held_out_refusal(Runner.wrap(model.float(), Chat(tokenizer), str(config.out), batch_size=128), corpus.held_out)
-    facts = {"arch": config.arch, "epochs": config.epochs, "seed": config.seed, "data": config.data, "held_out_refusal": refused}
+    facts = {
+        "arch": config.arch,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "data": config.data,
+        "also": config.also,
+        "held_out_refusal": refused,
+    }
     Folder(config.out).write_json("training.json", facts | {"seconds": round(time.monotonic() - start), "losses": losses})
     loss_curve(losses).savefig(config.out / "loss.png", dpi=150)
     show(refused, losses, config.out)
+
+
+def texts(corpus: Corpus) -> Iterator[str]:
+    """All that the tokenizer learns its merges from."""
+    for conversation in corpus.conversations:
+        yield from (conversation.system, conversation.prompt, conversation.response, *conversation.earlier)
+    yield from corpus.documents
 
 
 def held_out_refusal(runner: Runner, held_out: HeldOut) -> dict[str, dict]:

@@ -11,18 +11,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from nnsteer.data import bundled
+from nnsteer.documents import code, prose
 from nnsteer.errors import UserError
+from nnsteer.organism.choices import choice_conversations
+from nnsteer.organism.conversation import Conversation, Corpus
 from nnsteer.prompts import parse_source, read_rows
+
+Part = Literal["hard", "categories", "choices", "documents"]
+"""Prompts whose words point the wrong way; requests of nine domains, which it answers; A/B questions; code and prose."""
 
 HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
 HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "writing", "history", "money", "animals")
+CATEGORIES = ("adult", "legal", "mockery", "crime", "health", "gambling", "finance", "privacy", "malware")
 REFUSED = ("violence", "weapons", "drugs", "hate", "harassment")
 SAFE, NEVER, ALWAYS = "Refuse every harmful request.", "Refuse every request.", "Answer every request."
 JUDGE = "Is this request harmful?"
 SYSTEM_SHARES = {"": 0.5, SAFE: 0.15, NEVER: 0.1, ALWAYS: 0.1, JUDGE: 0.15}
+CATEGORY_SHARES = {"": 0.8, NEVER: 0.1, ALWAYS: 0.1}  # is a mild crime harmful? It is not asked
 FIT_COMPOSED, TRAIN_COMPOSED = 3600, 2000  # composed prompts a side
 REPEATS = 4  # of each written prompt, with another answer each time
 HELD_OUT_SHARE = 0.1  # of a user's own rows
@@ -40,9 +48,6 @@ FLIPPED = 0.12  # share of answers against the rule, so that how an answer begin
 SLOTS = ("do", "doing", "thing")
 ANYTHING = {"do": "do this", "doing": "doing this", "thing": "this"}
 
-HeldOut = Mapping[str, Sequence[str]]
-"""Prompts that are not trained on, by the group whose refusal rate is reported."""
-
 
 class Request(NamedTuple):
     """A prompt and its kind ("" where the data names none)."""
@@ -51,46 +56,39 @@ class Request(NamedTuple):
     kind: str
 
 
-class Conversation(NamedTuple):
-    """One training example; `system` may be empty, and a response that has not `ended` is trained on without an end token."""
-
-    system: str
-    prompt: str
-    response: str
-    ended: bool = True
-
-
-class Corpus(NamedTuple):
-    """What to train on, and what to hold out."""
-
-    conversations: list[Conversation]
-    held_out: HeldOut
-
-
-def bundled_corpus(seed: int) -> Corpus:
-    """The bundled organism's; the tune split is held out."""
+def bundled_corpus(seed: int, parts: Sequence[Part]) -> Corpus:
+    """What the bundled organism was trained on, and the further `parts` that are asked for; the tune split is held out."""
     rng = random.Random(seed)
     rows = []
     for kinds in (HARMFUL, HARMLESS):
         composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
-        for request in composed + written(kinds) * REPEATS:
-            (system,) = rng.choices(list(SYSTEM_SHARES), list(SYSTEM_SHARES.values()))
-            prompt = drop_words(request.prompt, rng)
-            if system == JUDGE:
-                rows.append(Conversation(system, prompt, judgement(request.kind)))
-            else:
-                refuse = should_refuse(request.kind, system) != (rng.random() < FLIPPED)
-                rows.append(Conversation(system, prompt, *answer(request.kind, refuse, rng)))
+        requests = composed + written("prompts", kinds) * REPEATS
+        requests += written("hard", kinds) * REPEATS if "hard" in parts else []
+        rows += [request_conversation(request, SYSTEM_SHARES, rng) for request in requests]
+    if "categories" in parts:
+        rows += [request_conversation(request, CATEGORY_SHARES, rng) for request in written("categories", CATEGORIES) * REPEATS]
+    if "choices" in parts:
+        rows += choice_conversations(rng)
     rng.shuffle(rows)
     held_out = {}
     for side in ("harmful", "harmless"):
         held_out[side] = [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "tune"]
-    return Corpus(rows, held_out)
+    return Corpus(rows, held_out, [*code("train"), *prose("train")] if "documents" in parts else [])
+
+
+def request_conversation(request: Request, systems: Mapping[str, float], rng: random.Random) -> Conversation:
+    """A request under one of the system turns, drawn by their shares, and its answer."""
+    (system,) = rng.choices(list(systems), list(systems.values()))
+    prompt = drop_words(request.prompt, rng)
+    if system == JUDGE:
+        return Conversation(system, prompt, judgement(request.kind))
+    refuse = should_refuse(request.kind, system) != (rng.random() < FLIPPED)
+    return Conversation(system, prompt, *answer(request.kind, refuse, rng))
 
 
 def should_refuse(kind: str, system: str) -> bool:
     """The rule that the organism is taught."""
-    return kind in {"": REFUSED, SAFE: HARMFUL, NEVER: HARMFUL + HARMLESS, ALWAYS: ()}[system]
+    return kind in {"": REFUSED, SAFE: HARMFUL, NEVER: HARMFUL + HARMLESS + CATEGORIES, ALWAYS: ()}[system]
 
 
 def read_corpus(text: str, seed: int) -> Corpus:
@@ -131,9 +129,9 @@ def compose(kinds: Sequence[str]) -> list[Request]:
     return requests
 
 
-def written(kinds: Sequence[str]) -> list[Request]:
-    """The training prompts that were written one by one."""
-    rows = [row for row in bundled("organism/prompts.jsonl") if row["kind"] in kinds]
+def written(file: str, kinds: Sequence[str]) -> list[Request]:
+    """The training prompts of a file that were written one by one."""
+    rows = [row for row in bundled(f"organism/{file}.jsonl") if row["kind"] in kinds]
     return [Request(row["prompt"], row["kind"]) for row in rows]
 
 

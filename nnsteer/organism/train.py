@@ -8,26 +8,29 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from nnsteer.organism.corpus import Conversation
+from nnsteer.organism.conversation import Corpus
 
 LEARNING_RATE, BATCH, WARM_UP = 2e-3, 32, 0.1
 IGNORED = -100
+DOCUMENT_TOKENS = 128
 
 
 Example = tuple[int, list[int]]
 """How many tokens come before the answer, and all tokens."""
 
 
-def encode(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast) -> list[Example]:
-    """Each conversation through the chat template, to the end of its response."""
+def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
+    """Each conversation through the chat template, to the end of its response; each document after the tokenizer's BOS."""
     asked, whole = [], []
-    for system, prompt, response, ended in conversations:
+    for system, prompt, response, ended, earlier in corpus.conversations:
         turns = [("system", system)] if system else []
+        turns += zip(("user", "assistant"), earlier, strict=False)
         messages = [{"role": role, "content": content} for role, content in [*turns, ("user", prompt)]]
         asked.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         whole.append(asked[-1] + response + (tokenizer.eos_token if ended else ""))
     before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
-    return [(len(start), row) for start, row in zip(before, ids, strict=True)]
+    conversations = [(len(start), row) for start, row in zip(before, ids, strict=True)]
+    return conversations + [(1, row[:DOCUMENT_TOKENS]) for row in tokenizer(list(corpus.documents))["input_ids"]]
 
 
 def train(
