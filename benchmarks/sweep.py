@@ -1,69 +1,77 @@
-"""The exact sweep for a condition point beside a grid search over thresholds, in one run.
-
-    python -m benchmarks.sweep
-
-The grid is CAST's: every layer, every threshold of a range, both sides, one F1 each (here vectorised over prompts; the
-published search also generates a token per prompt, which is not timed). Scores are random, as many as in the paper's
-section 4: 4,050 prompts a side, 10 layers, thresholds 0 to 0.06 by 0.0001.
-"""
+"""A study of 64 variants, whose rows are packed into shared batches, beside 64 studies of one variant each."""
 
 from __future__ import annotations
 
-import time
-from statistics import median
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
+from benchmarks.generation import fitted
+from benchmarks.measure import Measured, paired, rate, timed
+from benchmarks.models import Opened, Settings, opened, prompts
+from nnsteer import PROMPT, Runner, add
+from nnsteer.folder import Folder
+from nnsteer.measure.divergence import kl
+from nnsteer.measure.kinds import Measure
+from nnsteer.measure.refusal import by_openers
+from nnsteer.prompts import Prompt, load_openers
+from nnsteer.study.cells import PromptSet, Study, Variant
+from nnsteer.study.run import run
 
-from nnsteer.site import Site
-from nnsteer.tune import condition_point, sweep
-
-PROMPTS, LAYERS, RUNS = 4050, 10, 7
-THRESHOLDS = np.arange(0, 0.06, 0.0001)
-
-
-def made_scores(seed: int) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
-    g = torch.Generator().manual_seed(seed)
-    return {
-        Site(layer): (0.032 + 0.01 * torch.randn(PROMPTS, generator=g), 0.012 + 0.01 * torch.randn(PROMPTS, generator=g))
-        for layer in range(LAYERS)
-    }
-
-
-def by_grid(scores: dict[Site, tuple[torch.Tensor, torch.Tensor]]) -> float:
-    best = 0.0
-    for positive, negative in ((p.numpy(), n.numpy()) for p, n in scores.values()):
-        for threshold in THRESHOLDS:
-            for side in (np.greater, np.less):
-                hits, alarms = side(positive, threshold).sum(), side(negative, threshold).sum()
-                best = max(best, 2 * hits / (hits + alarms + len(positive)))
-    return best
+LAYERS, NEW_TOKENS, BATCH = 4, 16, 256
+ROUNDING = 1e-3  # nats by which a first token's KL may differ with the batch that it was in
 
 
-def by_sweep(scores: dict[Site, tuple[torch.Tensor, torch.Tensor]]) -> float:
-    return condition_point({site: sweep(*both) for site, both in scores.items()}).f1
+def sweep(settings: Settings) -> Iterator[Measured]:
+    """Additions at four layers and many strengths, measured by the first token's KL and by what 16 tokens say. Ends the run if
+    the two ways give different rows."""
+    refusals = by_openers(load_openers("nnsteer:refusals.jsonl"))
+    measures: dict[str, Measure] = {"first token": kl(), f"{NEW_TOKENS} tokens": refusals}
+    for model in opened(settings):
+        variants, runner = variants_of(model, settings.strengths), model.runner.with_batch_size(BATCH)
+        for name, measure in measures.items():
+            whole = Study(variants, (prompt_set(settings),), (measure,), {}, NEW_TOKENS)
+            single = [Study((variant,), whole.sets, whole.measures, {}, NEW_TOKENS) for variant in variants]
+            require_equal(rows(single, runner), rows([whole], runner))
+            subjects = {
+                "one at a time": rate(len(variants), timed(partial(rows, single, runner))),
+                "packed": rate(len(variants), timed(partial(rows, [whole], runner))),
+            }
+            work = f"sweep of {len(variants)} variants, {settings.sweep_prompts} prompts, {name}"
+            yield paired(work, model.name, "variants/s", subjects, settings.rounds)
 
 
-def main() -> None:
-    seconds: dict[str, list[float]] = {"grid": [], "sweep": []}
-    found: dict[str, float] = {}
-    for run in range(RUNS + 1):
-        scores = made_scores(run)
-        for name, search in (("grid", by_grid), ("sweep", by_sweep)):
-            start = time.perf_counter()
-            found[name] = search(scores)
-            if run:  # the first run warms up
-                seconds[name].append(time.perf_counter() - start)
-    table = Table("search", "seconds, median", "min", "max", "best F1 of the last run")
-    for name, times in seconds.items():
-        table.add_row(name, f"{median(times):.3f}", f"{min(times):.3f}", f"{max(times):.3f}", f"{found[name]:.5f}")
-    console = Console()
-    console.print(table)
-    ratios = [g / s for g, s in zip(seconds["grid"], seconds["sweep"], strict=True)]
-    console.print(f"grid / sweep: median {median(ratios):.0f}, {min(ratios):.0f} to {max(ratios):.0f}, {RUNS} paired runs")
+def variants_of(model: Opened, strengths: int) -> tuple[Variant, ...]:
+    """Each layer's own direction at each strength."""
+    directions, count = fitted(model), len(model.sites)
+    layers = [count * (2 * i + 1) // (2 * LAYERS) for i in range(LAYERS)]
+    grid = [(layer, (k + 1) / strengths) for layer in layers for k in range(strengths)]
+    sites = [(model.sites[layer], strength) for layer, strength in grid]
+    return tuple(Variant(f"{s} {k}", add({s: directions[s]}, k, PROMPT), {"layer": s.layer, "strength": k}) for s, k in sites)
 
 
-if __name__ == "__main__":
-    main()
+def prompt_set(settings: Settings) -> PromptSet:
+    """Harmful and harmless prompts of the tune split."""
+    half = settings.sweep_prompts // 2
+    texts = [(side, text) for side in ("harmful", "harmless") for text in prompts(side, half, "tune")]
+    return PromptSet("tune", tuple(Prompt(text, side) for side, text in texts))
+
+
+def rows(studies: Sequence[Study], runner: Runner) -> list[dict]:
+    """Runs each study in a new folder and reads its rows; silently."""
+    found = []
+    for study in studies:
+        with TemporaryDirectory() as at, redirect_stderr(StringIO()):
+            run(study, runner, Folder(Path(at)))
+            found += Folder(Path(at)).read_lines("rows.jsonl")
+    return sorted(found, key=lambda row: row["key"])
+
+
+def require_equal(one: list[dict], other: list[dict]) -> None:
+    """Ends the run where two lists of rows are not the same but for rounding."""
+    same = [a["key"] == b["key"] and abs(a["value"] - b["value"]) <= ROUNDING for a, b in zip(one, other, strict=True)]
+    if not all(same):
+        raise SystemExit(f"{same.count(False)} of {len(same)} rows differ between a packed sweep and one variant at a time")

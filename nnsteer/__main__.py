@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from nnsteer.errors import UserError
+from nnsteer.sketch import sketched
 
 
 class Verb(NamedTuple):
@@ -25,6 +26,26 @@ VERBS = {
         "nnsteer.recipes.refusal",
         "Make a model refuse harmful requests, and only those (CAST), from prompts to a report.",
         "recipe refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request --out runs/qwen",
+    ),
+    "recipe affine": Verb(
+        "nnsteer.recipes.affine",
+        "Set how much of the refusal direction is in a model's states (ACE), beside other ways to steer.",
+        "recipe affine --methods ace add ablate --alphas 0 0.5 1 --out runs/ace",
+    ),
+    "recipe skills": Verb(
+        "nnsteer.recipes.skills",
+        "Take a broad skill, such as coding, away from a model, and measure what that costs elsewhere.",
+        "recipe skills --model Qwen/Qwen1.5-1.8B --skill code.jsonl --retained prose.jsonl --out runs/coding",
+    ),
+    "recipe behaviours": Verb(
+        "nnsteer.recipes.behaviours",
+        "Move several behaviours, alone and all at once, and measure how they interfere and what it costs.",
+        "recipe behaviours --behaviours wealth.jsonl myopia=mine.json --layers 1 2 --out runs/two",
+    ),
+    "recipe categories": Verb(
+        "nnsteer.recipes.categories.__main__",
+        "Refuse one category of requests, several, or all but one, by rules over conditions (CAST).",
+        "recipe categories --model my-folder --categories mine.jsonl --out runs/categories",
     ),
     "recipe implementations": Verb(
         "nnsteer.recipes.implementations",
@@ -76,6 +97,11 @@ VERBS = {
         "Have a language model judge a run's answers.",
         "judge runs/refusal --judge recipes/judge.toml",
     ),
+    "ndif": Verb(
+        "nnsteer.commands.ndif",
+        "Look at an NDIF server: key, versions, running models, and what a run would take.",
+        "ndif --model meta-llama/Llama-3.3-70B-Instruct",
+    ),
     "organism train": Verb(
         "nnsteer.organism.__main__",
         "Train a small chat model to steer, like the bundled one.",
@@ -86,8 +112,22 @@ HELP, COMPLETION = ("-h", "--help"), ("--tyro-print-completion", "--tyro-write-c
 OPENING = """usage: nnsteer VERB [OPTIONS]
 
 Describe an intervention on a model's activations once, as data; fit it, tune it, run it, look at it.
+To begin, `nnsteer recipe refusal` takes a minute, offline. By hand: fit, then tune, then generate.
 """
 CLOSING = """
+What goes in and what comes out:
+  SOURCE      Texts: a .jsonl, .json, .csv or .parquet file; nnsteer:NAME, which is bundled (harmful.jsonl, harmless.jsonl,
+              refusals.jsonl, compliances.jsonl, ...); or ORG/NAME@REVISION, a dataset of the hub. After it, where needed,
+              ,column=NAME (if not `prompt`, or `opener` for openers) and ,split=NAME. Rows whose `split` is fit, tune or test
+              stay there; the others are divided by --seed. Directions are fitted on fit, all is chosen on tune.
+  DIRECTIONS  What `fit` writes, a .safetensors file: a vector a layer, and where, on which tokens, by which method, from which
+              texts and on which model's weights it was fitted. On other weights it is refused.
+  conditions  What `tune --out` writes, a .safetensors file: a direction with a threshold, named like the file.
+  programs    What `tune --program` and the recipes write, a .safetensors file: by name, what is done to which tokens at which
+              layers, and when.
+  RUN         The folder of a recipe or a study, which --out names: config.json (settings, command, versions), what was fitted,
+              a .jsonl line for each answer and value, summary.json, figures/, and report.html to look at.
+
 `nnsteer VERB --help` lists a verb's options. Every verb takes --config FILE.toml with any of them; what is typed wins.
 
 Exit status: 0 done; 2 a mistake in what was asked for, said in one line; 130 stopped by Ctrl-C, and the same command goes on
@@ -116,7 +156,8 @@ def main(args: list[str] | None = None) -> None:
             elif name is None:
                 raise UserError(unknown(args))
             else:
-                module: Any = import_module(VERBS[name].module)
+                found = sketched if any(arg in HELP for arg in args) else import_module
+                module: Any = found(VERBS[name].module)
                 cli.run(module.Config, module.main, module.__doc__ or "", args[len(name.split()) :], f"nnsteer {name}")
 
 
@@ -136,13 +177,16 @@ def complete(args: list[str]) -> None:
     """Prints or writes tyro's completion script, which knows every verb's options."""
     from tyro.extras import SubcommandApp
 
+    from nnsteer import cli
+
     apps = {"": SubcommandApp()}
     for name, verb in VERBS.items():
         group, _, last = name.rpartition(" ")
         if group not in apps:
             apps[""].command(apps.setdefault(group, SubcommandApp()), name=group)
-        apps[group].command(import_module(verb.module).Config, name=last)
-    apps[""].cli(args=args, prog="nnsteer")
+        apps[group].command(sketched(verb.module).Config, name=last)
+    with cli.READABLE:
+        apps[""].cli(args=args, prog="nnsteer")
 
 
 if __name__ == "__main__":

@@ -33,25 +33,30 @@ class Batch:
 @dataclass(frozen=True)
 class Chat:
     """How prompts become tokens, the same for reading, tuning and running. Without a template (`templated=False`, for base
-    models) the prompt is the text itself, after the tokenizer's own BOS."""
+    models) the prompt is the text itself, after the tokenizer's own BOS; no more than its first `max_tokens` tokens."""
 
     tokenizer: PreTrainedTokenizerBase
     templated: bool = True
     system: str | None = None
+    max_tokens: int | None = None
+    generation_prompt: bool = True
+    """Whether the template's header of the answer follows the user's turn. CAST's library reads texts without it."""
 
     def fingerprint(self) -> str:
         """A hash of all that decides how a prompt becomes tokens, but for the vocabulary."""
         template = self.tokenizer.chat_template if self.templated else None
-        return hashlib.sha256(json.dumps([template, self.system]).encode()).hexdigest()[:16]
+        bare = [] if self.generation_prompt else ["bare"]
+        cut = [] if self.templated or self.max_tokens is None else [self.max_tokens]
+        return hashlib.sha256(json.dumps([template, self.system, *cut, *bare]).encode()).hexdigest()[:16]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt's tokens, up to where the answer begins."""
         text = neutralise(prompt, special_strings(self.tokenizer))
         if not self.templated:
-            return self.tokenizer(text)["input_ids"]
+            return self.tokenizer(text)["input_ids"][: self.max_tokens]
         turns = [{"role": "system", "content": self.system}] if self.system else []
         turns.append({"role": "user", "content": text})
-        rendered = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        rendered = self.tokenizer.apply_chat_template(turns, add_generation_prompt=self.generation_prompt, tokenize=False)
         # the template has written its own BOS
         return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
 

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nnsteer.errors import UserError
 from nnsteer.toml import read_toml
 
 T = TypeVar("T")
-FAILED = 2
+FAILED, STOPPED, UNHEARD = 2, 130, 141
+EVERY_VERB = """Any of these may stand in a file, `layers = [0, 1]`: --config FILE.toml; what is typed wins.
+Exit status: 0 done, 2 a mistake in what was asked for, 130 stopped by Ctrl-C.
+What a SOURCE and the files are, `nnsteer --help` says."""
+
+READABLE = ConstructorRegistry()
+"""How options are read and shown."""
+
+
+@READABLE.primitive_rule
+def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """An option that may be left out is shown as what it takes: `INT` rather than `{None}|INT`."""
+    kinds = [kind for kind in get_args(info.type) if kind is not NoneType]
+    if NoneType not in get_args(info.type) or len(kinds) != 1:
+        return None
+    own = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], set()))
+    if not isinstance(own, PrimitiveConstructorSpec):
+        return None
+    return replace(
+        own,
+        is_instance=lambda value: value is None or own.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else own.str_from_instance(value),
+    )
 
 
 def run(
@@ -38,24 +63,33 @@ def reported() -> Iterator[None]:
         sys.exit(FAILED)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
+    except BrokenPipeError:  # `| head` has heard enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(UNHEARD)
 
 
 def parse(config: type[T], description: str, args: list[str], prog: str | None = None) -> T:
     """The options over the values of `--config FILE.toml`, over the defaults."""
-    chosen, rest = preset(args)
+    chosen, rest = preset(named_server(args))
     values = {} if chosen is None else read_preset(chosen, config)
     given = {arg.split("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_") for arg in rest if arg.startswith("--")}
     below = [word for name, value in values.items() if name not in given for word in as_option(name, value)]
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with READABLE, contextlib.redirect_stderr(said):
             # the preset's come last: a list of values must not swallow an argument without a name
-            return tyro.cli(config, args=rest + below, description=description, prog=prog)
+            return tyro.cli(config, args=rest + below, description=f"{description.rstrip()}\n\n{EVERY_VERB}", prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(f"{one_line(said.getvalue())}; see --help") from None
+
+
+def named_server(args: list[str]) -> list[str]:
+    """A bare `--remote` means NDIF itself."""
+    alone = [arg == "--remote" and (args[i + 1 : i + 2] or ["--"])[0].startswith("--") for i, arg in enumerate(args)]
+    return ["--remote=ndif" if bare else arg for arg, bare in zip(args, alone, strict=True)]
 
 
 def as_option(name: str, value: Any) -> list[str]:

@@ -6,15 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
-from typing import Literal
 
 from nnsteer.direction import Direction
 from nnsteer.errors import UserError
-from nnsteer.names import Score
+from nnsteer.names import Score, Side
 from nnsteer.site import Place
 from nnsteer.span import PROMPT, Where
 
-Side = Literal["above", "below"]
+
+def both(first: When, second: When) -> AllOf:
+    """`first & second`."""
+    return AllOf((first, second))
+
+
+def either(first: When, second: When) -> AnyOf:
+    """`first | second`."""
+    return AnyOf((first, second))
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,7 @@ class Condition:
     def __invert__(self) -> Condition:
         return replace(self, fires_when="below" if self.fires_when == "above" else "above")
 
-    def __and__(self, other: When) -> AllOf:
-        return AllOf((self, other))
-
-    def __or__(self, other: When) -> AnyOf:
-        return AnyOf((self, other))
+    __and__, __or__ = both, either
 
     def __str__(self) -> str:
         sign = ">" if self.fires_when == "above" else "<="
@@ -65,11 +68,7 @@ class AllOf:
     def __invert__(self) -> AnyOf:
         return AnyOf(tuple(~part for part in self.parts))
 
-    def __and__(self, other: When) -> AllOf:
-        return AllOf((self, other))
-
-    def __or__(self, other: When) -> AnyOf:
-        return AnyOf((self, other))
+    __and__, __or__ = both, either
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.parts)).join("()")
@@ -84,11 +83,7 @@ class AnyOf:
     def __invert__(self) -> AllOf:
         return AllOf(tuple(~part for part in self.parts))
 
-    def __and__(self, other: When) -> AllOf:
-        return AllOf((self, other))
-
-    def __or__(self, other: When) -> AnyOf:
-        return AnyOf((self, other))
+    __and__, __or__ = both, either
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.parts)).join("()")

@@ -83,7 +83,7 @@ def load_model(files: ModelFiles, dtype: str = "auto", device_map: str | None = 
 def stored_fingerprint(files: ModelFiles, skeleton: PreTrainedModel) -> str:
     """`identity.weights_fingerprint` of the weights in a folder, which are looked at but not loaded; "" where there are none.
     `skeleton` is the model without its weights."""
-    stored = {}
+    stored: dict[str, torch.Tensor] = {}
     for file in sorted(folder_of(files.name).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             stored |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118

@@ -7,7 +7,9 @@ from typing import Literal
 from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Reading, Where, first_generated
 
 Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Score = Literal["cosine", "cast", "projection", "coordinate"]
+Side = Literal["above", "below"]
 OpName = Literal["add", "ablate", "affine", "clamp"]
 Unit = Literal["length", "absolute", "norm"]
 SpanName = Literal["all", "prompt", "last_prompt", "generated"]

@@ -119,16 +119,23 @@ def dose(
     folder: Folder, runner: Runner, requests: Requests, programs: Mapping[tune.Dose, Program], judge: Judge, max_broken: float,
     prompts: int, max_new_tokens: int,
 ) -> tune.Dose:  # fmt: skip
-    """The dose that refuses most on the first `prompts` tune prompts a side; its answers are kept in dose_rows.jsonl, every
-    trial in dose.json."""
-    sides = [(side, prompt) for side in SIDES for prompt in requests.side(side, "tune", prompts)]
-    asked = [Asked(str(d), side, prompt, program) for d, program in programs.items() for side, prompt in sides]
-    rows = ask(folder, "dose_rows.jsonl", runner, asked, judge, max_new_tokens)
-    trials = []
-    for candidate in programs:
-        own = [row for row in rows if row.variant == str(candidate)]
-        trials.append(tune.Trial(candidate, fmean(r.refused for r in own), fmean(r.broken for r in own)))
-    best = tune.choose(trials, max_broken)
-    facts = [{"name": str(trial.dose), **asdict(trial)} for trial in trials]
+    """The dose that refuses most on the first `prompts` tune prompts a side. All doses are tried on a third of them, and the best
+    quarter on the rest; answers are kept in dose_rows.jsonl, every trial in dose.json."""
+
+    def tried(some: Mapping[tune.Dose, Program], n: int) -> dict[tune.Dose, tune.Trial]:
+        sides = [(side, prompt) for side in SIDES for prompt in requests.side(side, "tune", n)]
+        asked = [Asked(str(d), side, prompt, program) for d, program in some.items() for side, prompt in sides]
+        rows = ask(folder, "dose_rows.jsonl", runner, asked, judge, max_new_tokens)
+        each = [rows[start : start + len(sides)] for start in range(0, len(rows), len(sides))]
+        return {
+            d: tune.Trial(d, fmean(r.refused for r in own), fmean(r.broken for r in own))
+            for d, own in zip(some, each, strict=True)
+        }
+
+    few = tried(programs, max(1, prompts // 3))
+    kept = sorted(few, key=lambda d: tune.rank(few[d], max_broken), reverse=True)[: -(-len(few) // 4)]
+    trials = few | tried({d: programs[d] for d in kept}, prompts)
+    best = tune.choose([trials[d] for d in kept], max_broken)
+    facts = [{"name": str(d), **asdict(trial), "final": d in kept} for d, trial in trials.items()]
     folder.write_json("dose.json", {"chosen": str(best.dose), "trials": facts})
     return best.dose

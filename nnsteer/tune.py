@@ -138,16 +138,20 @@ class Trial:
 
 
 def choose(trials: Sequence[Trial], max_broken: float) -> Trial:
-    """The dose that refuses most among those that break at most `max_broken` of the answers; ties go to fewer
-    broken answers, then to the smallest strength. Raises UserError when every dose breaks more."""
-    whole = [trial for trial in trials if trial.broken <= max_broken]
-    if not whole:
+    """The first by `rank`. Raises UserError when every dose breaks more than `max_broken` of the answers."""
+    if all(trial.broken > max_broken for trial in trials):
         least = min(trial.broken for trial in trials)
         raise UserError(
             f"every strength tried breaks more than {max_broken:.0%} of the answers (the least: {least:.0%}); "
             "try other --layers, a smaller --strength, or a larger --max-broken"
         )
-    return max(whole, key=lambda trial: (trial.refused, -trial.broken, -trial.dose.strength))
+    return max(trials, key=lambda trial: rank(trial, max_broken))
+
+
+def rank(trial: Trial, max_broken: float) -> tuple:
+    """Sorts doses, the best last: those that break at most `max_broken` of the answers, then the share of refusals; ties go to
+    fewer broken answers, then to the smaller strength."""
+    return trial.broken <= max_broken, trial.refused, -trial.broken, -trial.dose.strength
 
 
 def layer_bands(num_layers: int) -> list[tuple[int, ...]]:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from nnsteer import fit
@@ -92,5 +93,35 @@ def folder(tmp_path_factory, tokenizer):
     """A tiny model on disk, as users have them."""
     path = tmp_path_factory.mktemp("models") / "tiny"
     tiny("llama", tokenizer).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def rejection(tmp_path_factory):
+    """A classifier on disk that says REJECTION where the first token is that of "Sorry": its state is the token's embedding,
+    (1, 0, 0, ...) there and (0, 1, 0, ...) elsewhere. It has eight positions."""
+    tokenizer = build_tokenizer(["Sorry, that I cannot do.", "Sure, here it is."] * 5, 300)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A")
+    tokenizer.padding_side, tokenizer.model_max_length = "right", 8
+    sorry = tokenizer("Sorry, no")["input_ids"][0]
+    assert sorry != tokenizer("Sure, yes")["input_ids"][0]
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=4, num_hidden_layers=0, num_attention_heads=1, intermediate_size=4,
+        max_position_embeddings=8, pad_token_id=tokenizer.pad_token_id, id2label={0: "NORMAL", 1: "REJECTION"},
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    with torch.no_grad():
+        embeddings = model.bert.embeddings
+        for table in (embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings):
+            table.weight.zero_()
+        embeddings.word_embeddings.weight[:, 1] = 1.0
+        embeddings.word_embeddings.weight[sorry] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        model.bert.pooler.dense.weight.copy_(torch.eye(4))
+        model.classifier.weight.copy_(torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
+        model.bert.pooler.dense.bias.zero_()
+        model.classifier.bias.zero_()
+    path = tmp_path_factory.mktemp("classifiers") / "rejection"
+    model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

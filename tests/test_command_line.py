@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from importlib import import_module
 
 import pytest
 
 from nnsteer import cli
 from nnsteer.__main__ import VERBS, main
+from nnsteer.measure.named import KNOWN
+from nnsteer.study.spec import AXES, TOP, ConditionSpec, DirectionSpec, SetSpec
 
+HELP = """
+import sys
+from nnsteer.__main__ import VERBS, main
+for name in VERBS:
+    try:
+        main([*name.split(), "--help"])
+    except SystemExit:
+        pass
+heavy = ("torch", "transformers", "nnsight", "scipy", "matplotlib", "datasets")
+print([m for m, module in sys.modules.items() if m in heavy and getattr(module, "__file__", None)])
+"""
 LIGHT = [verb.module for verb in VERBS.values() if verb.module.startswith("nnsteer.commands")]
 
 
@@ -44,9 +59,53 @@ def test_a_verbs_help_tells_its_options_and_its_examples_can_be_parsed(name, cap
     examples = [line.strip().removeprefix("nnsteer ") for line in lines if line.startswith("    nnsteer ")]
     assert examples or not VERBS[name].module.startswith("nnsteer.commands")
     for example in (VERBS[name].example, *examples):
-        words = shlex.split(example)
+        words = shlex.split(example, comments=True)
         assert words[: len(name.split())] == name.split()
         cli.parse(module.Config, "", words[len(name.split()) :])
+
+
+def letters(help):
+    """Without frames, spaces and line ends, which are where the lines happen to break."""
+    return re.sub(r"[│╭╮╰╯─\s]+|-{9,}", "", help)
+
+
+def test_a_verbs_help_is_the_same_without_the_libraries_that_it_runs_on(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    *helped, loaded = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert loaded == "[]"
+    for name in VERBS:  # here, where torch is loaded
+        with pytest.raises(SystemExit):
+            nnsteer(*name.split(), "--help")
+    assert letters(capsys.readouterr().out) == letters(" ".join(helped)) != ""
+
+
+def test_the_studys_help_names_every_entry_of_the_file_and_every_measure():
+    said = import_module("nnsteer.commands.study").__doc__
+    for name, kind in (("sets", SetSpec), ("directions", DirectionSpec), ("conditions", ConditionSpec)):
+        part = said.partition(f"[{name}.NAME]")[2].partition("\n    [")[0]
+        assert all(f"    {field.name} = " in part for field in fields(kind)), name
+    assert all(f"    {axis} = " in said.partition("[[variants]]")[2] for axis in AXES)
+    assert all(f"{name} = " in said or f"[{name}" in said for name in TOP)
+    assert all(re.search(rf"\b{form.partition(':')[0]}\b", said) for form in KNOWN)
+
+
+def test_an_option_that_may_be_left_out_is_shown_as_what_it_takes(capsys):
+    with pytest.raises(SystemExit):
+        nnsteer("fit", "--help")
+    said = capsys.readouterr().out
+    assert "--layers [INT [INT ...]]" in said and "--revision STR" in said and "{None}" not in said
+    found = cli.parse(
+        import_module("nnsteer.commands.fit").Config, "", ["--positive", "a", "--negative", "b", "--layers", "1", "2"]
+    )
+    assert found.layers == (1, 2) and found.model.revision is None
+
+
+def test_a_reader_that_has_heard_enough_sees_no_traceback():
+    """As in `nnsteer fit --help | head -1`."""
+    command = [sys.executable, "-c", "import time, nnsteer.__main__ as m; time.sleep(1); m.main(['fit', '--help'])"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
 
 
 def test_a_preset_may_set_grouped_options_and_flags_and_leaves_arguments_alone(tmp_path):

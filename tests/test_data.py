@@ -9,6 +9,7 @@ import pytest
 
 from nnsteer.data import bundled
 from nnsteer.measure.refusal import refusal_stems, refuses
+from nnsteer.organism.choices import BEHAVIOURS
 from nnsteer.organism.corpus import FIT_COMPOSED, HARMFUL, HARMLESS, SLOTS, TRAIN_COMPOSED, compose, written
 
 SIDES = {"harmful": HARMFUL, "harmless": HARMLESS}
@@ -60,7 +61,7 @@ def test_there_are_enough_prompts_topics_frames_and_openers(side):
         == len({row["opener"] for row in bundled("compliances.jsonl")})
         == 100
     )
-    assert len(written(SIDES[side])) + len(compose(SIDES[side])[:TRAIN_COMPOSED]) >= 4000
+    assert len(written("prompts", SIDES[side])) + len(compose(SIDES[side])[:TRAIN_COMPOSED]) >= 4000
 
 
 def test_prompts_to_tune_and_test_on_have_4_to_40_words(side):
@@ -69,19 +70,20 @@ def test_prompts_to_tune_and_test_on_have_4_to_40_words(side):
 
 def test_no_prompt_occurs_twice_anywhere():
     prompts = [p.lower() for side in SIDES for p in of_split(side, "fit", "tune", "test")]
-    trained_on = {r.prompt.lower() for kinds in SIDES.values() for r in [*written(kinds), *trained(kinds)]}
+    trained_on = {r.prompt.lower() for kinds in SIDES.values() for r in trained(kinds)}
     assert len(set(prompts)) == len(prompts)
     assert not trained_on & set(prompts)
 
 
 def trained(kinds):
-    return compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
+    composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
+    return [*composed, *written("prompts", kinds), *written("hard", kinds)]
 
 
 def test_no_near_duplicates_within_tune_and_test_or_across_splits(side):
     held = of_split(side, "tune", "test")
     others = [*of_split("harmful", "fit", "tune", "test"), *of_split("harmless", "fit", "tune", "test")]
-    others += [r.prompt for kinds in SIDES.values() for r in [*written(kinds), *trained(kinds)]]
+    others += [r.prompt for kinds in SIDES.values() for r in trained(kinds)]
     assert list(near_duplicates(held, others)) == []
 
 
@@ -112,3 +114,28 @@ def test_refusal_openers_are_told_from_compliance_openers_by_how_they_begin():
     assert [o for o in compliances if refuses(o, stems)] == []
     marked_alone = [o for o in refusals if refuses(o, refusal_stems(()))]
     assert len(marked_alone) >= 60  # the well-known markers alone, as for a model with openers of its own
+
+
+def test_every_base_request_has_its_nine_counterparts_and_none_occurs_twice():
+    rows = bundled("categories.jsonl")
+    bases = {}
+    for row in rows:
+        bases.setdefault(row["base"], []).append((row["category"], row["split"]))
+    assert len(bases) == 320 and len({row["prompt"].lower() for row in rows}) == len(rows)
+    for own in bases.values():
+        assert sorted(category for category, _ in own) == sorted(
+            ["base", "adult", "legal", "hate", "crime", "health", "gambling", "finance", "privacy", "malware"]
+        )
+        assert len({split for _, split in own}) == 1
+
+
+def test_what_an_organism_is_trained_on_is_in_no_category_and_no_behaviour():
+    asked = {row["prompt"].lower() for row in bundled("categories.jsonl")}
+    trained = {row["prompt"].lower() for name in ("prompts", "hard", "categories") for row in bundled(f"organism/{name}.jsonl")}
+    assert not asked & trained
+    for behaviour in BEHAVIOURS:
+        items = bundled(f"behaviours/{behaviour}.jsonl")
+        questions = {row["question"].partition("\n")[0] for row in items}
+        assert len(questions) == len(items) == 200
+        assert not questions & {row["question"] for row in bundled(f"organism/choices/{behaviour}.jsonl")}
+        assert {row["split"] for row in items} == {"fit", "tune", "test"}

@@ -1,29 +1,24 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
-from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertForSequenceClassification
 
 from nnsteer.chat import Chat
+from nnsteer.condition import Condition
 from nnsteer.errors import UserError
-from nnsteer.folder import Folder
-from nnsteer.measure import classifier as classifying
 from nnsteer.measure import skill
 from nnsteer.measure.choice import chooses, faulty, letter, load_pairs, margin, matching, parting, tally
-from nnsteer.measure.classifier import CAST, classifier
+from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Answer, OfAnswers
-from nnsteer.measure.named import KNOWN, measures
 from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.measure.skill import pooled, predicted, text_loss, top_k
 from nnsteer.measure.text import distinct, length
-from nnsteer.organism.build import build_tokenizer
 from nnsteer.program import Program, add
 from nnsteer.prompts import Prompt
+from nnsteer.site import Site
 
 from conftest import HARMFUL, HARMLESS, MIXED
 
@@ -71,36 +66,6 @@ def test_either_is_the_or_of_two_measures_and_keeps_what_could_not_be_had():
         either(by_keywords(), length())
 
 
-@pytest.fixture(scope="session")
-def rejection(tmp_path_factory):
-    """A classifier on disk that says REJECTION where the first token is that of "Sorry": its state is the token's embedding,
-    (1, 0, 0, ...) there and (0, 1, 0, ...) elsewhere. It has eight positions."""
-    tokenizer = build_tokenizer(["Sorry, that I cannot do.", "Sure, here it is."] * 5, 300)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A")
-    tokenizer.padding_side, tokenizer.model_max_length = "right", 8
-    sorry = tokenizer("Sorry, no")["input_ids"][0]
-    assert sorry != tokenizer("Sure, yes")["input_ids"][0]
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=4, num_hidden_layers=0, num_attention_heads=1, intermediate_size=4,
-        max_position_embeddings=8, pad_token_id=tokenizer.pad_token_id, id2label={0: "NORMAL", 1: "REJECTION"},
-    )  # fmt: skip
-    model = BertForSequenceClassification(config)
-    with torch.no_grad():
-        embeddings = model.bert.embeddings
-        for table in (embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings):
-            table.weight.zero_()
-        embeddings.word_embeddings.weight[:, 1] = 1.0
-        embeddings.word_embeddings.weight[sorry] = torch.tensor([1.0, 0.0, 0.0, 0.0])
-        model.bert.pooler.dense.weight.copy_(torch.eye(4))
-        model.classifier.weight.copy_(torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))
-        model.bert.pooler.dense.bias.zero_()
-        model.classifier.bias.zero_()
-    path = tmp_path_factory.mktemp("classifiers") / "rejection"
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
-
-
 def test_the_classifier_judges_answers_in_batches_and_cuts_long_ones(rejection):
     texts = ["Sorry, no", "Sure, here it is.", "Sorry, that I cannot do. " * 9, "Sure, " * 30 + "Sorry", "Sorry"]
     expected = [1.0, 0.0, 1.0, 0.0, 1.0]
@@ -108,16 +73,6 @@ def test_the_classifier_judges_answers_in_batches_and_cuts_long_ones(rejection):
         assert classifier(str(rejection), batch_size=batch_size).values(answers(*texts)) == expected
     assert classifier(str(rejection), label="NORMAL").values(answers(*texts)) == [1 - value for value in expected]
     assert classifier(str(rejection)).values([]) == []
-
-
-def test_the_classifier_is_loaded_once_when_first_used(rejection, runner, tmp_path, monkeypatch):
-    loads, load = [], classifying.load
-    monkeypatch.setattr(classifying, "load", lambda *given: loads.append(given) or load(*given))
-    first, second = measures([f"classifier:{rejection}", f"either:{rejection}"], runner, [], tmp_path)
-    assert loads == []
-    texts = answers("Sorry, no", "That is illegal", "Sure")
-    assert first.values(texts) == [1.0, 0.0, 0.0] and second.values(texts) == [1.0, 1.0, 0.0]
-    assert len(loads) == 1
 
 
 @pytest.mark.parametrize("source", ["org/name", "org/name@", "name@revision", "./missing", "/missing/folder@x"])
@@ -197,6 +152,14 @@ def test_steering_moves_the_margin_and_a_prompt_without_a_pair_is_refused(runner
         margin({}).values(runner, NOTHING, PROMPTS)
 
 
+def test_pairs_need_all_three_columns(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"q": " Which? ", "matching": "A", "other": "B"}\n')
+    assert load_pairs(f"{file},column=q") == {"Which?": ("A", "B")}
+    with pytest.raises(UserError, match="'prompt'"):
+        load_pairs(str(file))
+
+
 # skill
 
 
@@ -260,75 +223,25 @@ def test_kl_is_the_textbooks_and_zero_for_the_empty_program(runner, steered):
     assert kl().values(runner, NOTHING, PROMPTS) == [0.0] * len(PROMPTS)
 
 
+def test_kl_reads_each_prompt_unsteered_once_however_many_variants_it_has(runner, directions, monkeypatch):
+    never = Condition(directions[Site(0)], 2.0)  # no cosine is above 2
+    variants = [add(directions, s) for s in (0.5, 1.0, 2.0)] + [add(directions, 4.0).when(never)]
+    programs, prompts = [v for v in variants for _ in PROMPTS], PROMPTS * len(variants)
+    rows, forward = [], type(runner).forward
+    monkeypatch.setattr(type(runner), "forward", lambda self, b, *rest: rows.append(len(b.ids)) or forward(self, b, *rest))
+    found = kl().values(runner.with_batch_size(32), programs, prompts)
+    assert rows == [len(prompts) + len(PROMPTS)]
+    assert found[-len(PROMPTS) :] == [0.0] * len(PROMPTS)  # a condition that does not hold leaves nothing, however packed
+    apart = [kl().values(runner, [program], [prompt])[0] for program, prompt in zip(programs, prompts, strict=True)]
+    assert found == pytest.approx(apart, rel=1e-4, abs=1e-9) and min(found[: -len(PROMPTS)]) > 1e-4
+
+
 def test_drift_is_the_median_loss_under_the_unsteered_model(runner):
     ids = runner.chat.response_ids("Bake the bread for an hour.")
     prompt = runner.chat.prompt_ids(HARMLESS[0])
     logits = plain_logits(runner, prompt + ids)[len(prompt) - 1 : -1]
     losses = -logits.log_softmax(-1)[range(len(ids)), ids]
     given = [Answer(Prompt(HARMLESS[0]), "Bake the bread for an hour.", tuple(ids)), Answer(Prompt(HARMFUL[0]), "", ())]
-    assert drift(runner).values(given) == pytest.approx([losses.median().item(), 0.0], abs=1e-4)
-    assert broken(runner, max_drift=losses.median().item() + 0.1).values(given) == [0.0, 1.0]
-    assert broken(runner, max_drift=losses.median().item() - 0.1).values(given) == [1.0, 1.0]
-
-
-# names
-
-
-@pytest.fixture
-def examples(rejection, tmp_path):
-    """A name for every form in KNOWN."""
-    judge, pairs = tmp_path / "judge.toml", tmp_path / "pairs.jsonl"
-    judge.write_text('url = "http://127.0.0.1:9/v1"\nmodel = "m"\nscale = "yes-no"\nrubric = "{answer}?"\n')
-    pairs.write_text("".join(json.dumps({"prompt": text, "matching": "A", "other": "B"}) + "\n" for text in MIXED))
-    given = {"classifier": f"{rejection},label=NORMAL", "either": rejection, "judge": judge}
-    filled = {form: f"{(kind := form.partition(':')[0])}:{given.get(kind, pairs)}" for form in KNOWN if ":" in form}
-    numbered = {form: form.replace("-N", "-2") for form in KNOWN if form.endswith("-N")}
-    return {form: filled.get(form) or numbered.get(form, form) for form in KNOWN}
-
-
-def test_every_name_makes_a_measure_of_that_name(runner, examples, tmp_path):
-    found = measures(list(examples.values()), runner, ["I can't help."], tmp_path)
-    assert [measure.name for measure in found] == list(examples.values())
-    assert len({(measure.name, measure.settings) for measure in found}) == len(KNOWN)
-    given = [Answer(prompt, "A (B)", tuple(runner.chat.response_ids("A (B)"))) for prompt in PROMPTS]
-    for form, measure in zip(examples, found, strict=True):
-        if form.startswith("judge") or form in ("classifier", "either"):
-            continue  # these ask a server or the hub
-        one = measure.values(given) if isinstance(measure, OfAnswers) else measure.values(runner, NOTHING, PROMPTS)
-        assert len(one) == len(PROMPTS) and all(map(math.isfinite, one)), form
-        assert not measure.binary or set(one) <= {0.0, 1.0}, form
-
-
-def test_a_name_means_what_it_says(runner, examples, tmp_path):
-    names = ["distinct-3", "top-10", "classifier", "refusal", examples["classifier:MODEL@REVISION[,label=LABEL]"]]
-    _, top, cast, refusal, own = measures(names, runner, ["Not today, my friend."], tmp_path)
-    assert top.values(runner, NOTHING, PROMPTS) == top_k(10).values(runner, NOTHING, PROMPTS)
-    assert CAST in cast.settings and refusal.values(answers("Not today, my dear")) == [1.0]
-    assert own.values(answers("Sorry, no", "Sure")) == [0.0, 1.0]  # its label is NORMAL
-
-
-@pytest.mark.parametrize("name", ["refusals", "distinct", "distinct-0", "distinct-x", "judge", "judge:", "kl:x", "-2", ""])
-def test_an_unknown_name_is_refused_with_a_list_of_what_there_is(runner, tmp_path, name):
-    with pytest.raises(UserError) as error:
-        measures([name], runner, [], tmp_path)
-    assert all(form in str(error.value) for form in KNOWN) and "\n" not in str(error.value)
-
-
-def test_a_name_may_be_given_once(runner, tmp_path):
-    with pytest.raises(UserError, match="kl: given 2 times"):
-        measures(["kl", "length", "kl"], runner, [], tmp_path)
-
-
-def test_pairs_need_all_three_columns(tmp_path):
-    file = tmp_path / "pairs.jsonl"
-    file.write_text('{"q": " Which? ", "matching": "A", "other": "B"}\n')
-    assert load_pairs(f"{file},column=q") == {"Which?": ("A", "B")}
-    with pytest.raises(UserError, match="'prompt'"):
-        load_pairs(str(file))
-
-
-def test_judges_write_in_the_runs_own_folder(runner, examples, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("nnsteer.measure.named.judge", lambda *given: asked.append(given[-1]) or by_keywords())
-    measures([examples["judge:FILE.toml"]], runner, [], tmp_path)
-    assert asked == [Folder(tmp_path)]
+    assert drift().values(runner, given) == pytest.approx([losses.median().item(), 0.0], abs=1e-4)
+    assert broken(losses.median().item() + 0.1).values(runner, given) == [0.0, 1.0]
+    assert broken(losses.median().item() - 0.1).values(runner, given) == [1.0, 1.0]

@@ -85,7 +85,7 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path):
 
 
 def test_the_corpus_refuses_half_of_the_harmful_kinds_and_all_of_them_under_the_safe_system_turn():
-    kinds = {r.prompt: r.kind for side in (corpus.HARMFUL, corpus.HARMLESS) for r in corpus.written(side)}
+    kinds = {r.prompt: r.kind for side in (corpus.HARMFUL, corpus.HARMLESS) for r in corpus.written("prompts", side)}
     stems = refusal_stems(corpus.openers("refusals"))
     seen: dict[tuple[str, str, bool], list[bool]] = {}
     for system, prompt, response, *_ in corpus.bundled_corpus(0, ()).conversations:

@@ -115,3 +115,21 @@ def test_no_openers_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no opener"):
         load_openers(str(tmp_path / "a.jsonl"))
+
+
+def test_several_sources_count_as_one_and_each_may_have_its_split(tmp_path):
+    for name, n in (("a", 7), ("b", 5)):
+        rows = [{"prompt": f"{name}{i}", "style": "base" if i % 2 else "other"} for i in range(n)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    splits = load_prompts(f"{tmp_path / 'a.jsonl'} + {tmp_path / 'b.jsonl'},where=style=base,as=test", seed=0)
+    assert [p.text for p in splits.test] == ["b1", "b3"]
+    assert len(splits.fit) == 5 and len(splits.tune) == 2
+    first = load_prompts(f"{tmp_path / 'a.jsonl'},first=3,as=test + {tmp_path / 'a.jsonl'}", seed=0)
+    assert [p.text for p in first.test] == ["a0", "a1", "a2"] and len(first.fit) == 3
+
+
+@pytest.mark.parametrize("options", ["as=later", "first=many", "where=style", "where="])
+def test_options_that_cant_be_meant_are_refused(tmp_path, options):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
+    with pytest.raises(UserError, match="can't read its options"):
+        parse_source(f"{tmp_path / 'a.jsonl'},{options}")

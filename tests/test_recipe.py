@@ -17,6 +17,7 @@ from nnsteer.folder import open_folder
 from nnsteer.formats import load_directions, load_programs, save_directions
 from nnsteer.program import Program
 from nnsteer.recipes.refusal import DRAWS, Config, main
+from nnsteer.requests import SIDES, load_requests
 from nnsteer.runner import Runner
 
 from conftest import HARMFUL, HARMLESS
@@ -100,11 +101,13 @@ def test_saved_programs_repeat_the_rows(done, config):
     runner = Runner.open(find_model(config.model), batch_size=5)
     controls = [programs[f"random_{i}"] for i in range(DRAWS)]
     assert len(set(controls)) == DRAWS
+    requests = load_requests(config.harmful, config.harmless, config.refusals, config.compliances, config.seed)
+    prompts = [prompt.text for side in SIDES for prompt in requests.side(side, "test")]
     for variant in VARIANTS:
-        own = [row for row in rows if row["variant"] == variant]
-        used = programs[variant] if variant != "random" else [controls[i % DRAWS] for i in range(len(own))]
-        again = runner.generate([row["prompt"] for row in own], used, config.max_new_tokens)
-        assert [completion.text for completion in again] == [row["completion"] for row in own]
+        own = {row["prompt"]: row["completion"] for row in rows if row["variant"] == variant}
+        used = programs[variant] if variant != "random" else [controls[i % DRAWS] for i in range(len(prompts))]
+        again = runner.generate(prompts, used, config.max_new_tokens)
+        assert [completion.text for completion in again] == [own[prompt] for prompt in prompts] and len(own) == len(prompts)
     assert set(load_directions(done / "condition.safetensors")) <= set(load_directions(done / "behaviour_all.safetensors"))
 
 
@@ -168,7 +171,7 @@ def test_a_direction_saved_for_another_model_is_refused_in_one_line(done, config
         for s, d in load_directions(out / "condition.safetensors").items()
     }
     save_directions(out / "condition.safetensors", foreign.values())
-    options = [f"--{n.replace('_', '-')}={v}" for n, v in asdict(replace(config, out=out)).items() if v is not None]
+    options = [f"--{n.replace('_', '-')}={v}" for n, v in asdict(replace(config, out=out)).items() if v not in (None, False)]
     with pytest.raises(SystemExit) as stop:
         cli.run(Config, main, "", options)
     last = capsys.readouterr().err.strip().splitlines()[-1]

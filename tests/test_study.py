@@ -54,8 +54,12 @@ def lines(folder, name):
     return [json.loads(line) for line in (Path(folder.path) / name).read_text().splitlines()]
 
 
+def without_scores(row):
+    return {name: value for name, value in row.items() if name != "scores"}
+
+
 def as_set(folder, name):
-    rows = [json.dumps({k: v for k, v in row.items() if k != "scores"}, sort_keys=True) for row in lines(folder, name)]
+    rows = [json.dumps(without_scores(row), sort_keys=True) for row in lines(folder, name)]
     assert len(rows) == len(set(rows))
     return set(rows)
 
@@ -98,9 +102,9 @@ def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(
 
     changed = study(directions, strengths=(0.5, 3.0))
     run(changed, runner, folder)
-    assert sum(generated) == 3 * (len(HARMFUL) + len(MIXED))  # strength 3.0 at three layers
-    kept = {row["key"] for row in before} & {row["key"] for row in lines(folder, "rows.jsonl")}
-    assert len(kept) == len(before) * 7 // 10
+    assert sum(generated) == 3 * len({*HARMFUL, *MIXED})  # strength 3.0 at three layers
+    keys = {row["key"] for row in before}
+    assert len(keys & {row["key"] for row in lines(folder, "rows.jsonl")}) == len(keys) * 7 // 10
     assert {row["variant"] for row in lines(folder, "rows.jsonl")} == {v.name for v in changed.variants}
 
     generated.clear()
@@ -113,12 +117,39 @@ def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(
     assert generated == [] and {row["measure"] for row in lines(folder, "rows.jsonl")} == {"length"}
 
 
+def test_a_renamed_variant_set_or_kind_keeps_its_results(runner, directions, folder, monkeypatch):
+    run(study(directions), runner, folder)
+    before = {name: lines(folder, name) for name in ("completions.jsonl", "rows.jsonl")}
+    whole = study(directions)
+    variants = tuple(replace(v, name=f"new {v.name}") for v in whole.variants)
+    sets = tuple(PromptSet(s.name.upper(), tuple(replace(p, kind="k") for p in s.prompts)) for s in whole.sets)
+    for verb in ("generate", "logits"):
+        monkeypatch.setattr(type(runner), verb, lambda *_: pytest.fail("the model was asked"))
+    lengths = replace(LENGTH, values=lambda _: pytest.fail("a value was taken again"))
+    run(replace(whole, variants=variants, sets=sets, measures=(lengths, FIRST)), runner, folder)
+    for name, rows in before.items():
+        renamed = [row | {"variant": f"new {row['variant']}", "set": row["set"].upper(), "kind": "k"} for row in rows]
+        assert as_set(folder, name) == {json.dumps(without_scores(row), sort_keys=True) for row in renamed}
+
+
+def test_prompts_of_two_sets_are_answered_and_measured_once(runner, directions, folder, monkeypatch):
+    asked, original = [], type(runner).generate
+    generate = lambda self, prompts, *rest: asked.extend(prompts) or original(self, prompts, *rest)  # noqa: E731
+    monkeypatch.setattr(type(runner), "generate", generate)
+    judged = []
+    counting = replace(LENGTH, values=lambda answers: judged.extend(answers) or LENGTH.values(answers))
+    run(study(directions, measures=(counting,)), runner, folder)
+    distinct = {*HARMFUL, *MIXED}
+    assert len(asked) == 10 * len(distinct) < 10 * (len(HARMFUL) + len(MIXED))
+    assert len(judged) == len(set(judged)) == len({(a["prompt"], *a["ids"]) for a in lines(folder, "completions.jsonl")})
+    assert len(lines(folder, "rows.jsonl")) == 10 * (len(HARMFUL) + len(MIXED))
+
+
 def test_values_that_could_not_be_had_are_asked_for_again(runner, directions, folder):
-    values = iter([math.nan] * 80 + [1.0] * 80)
-    unsure = OfAnswers("unsure", "", True, lambda answers: [next(values) for _ in answers])
-    run(study(directions, measures=(unsure,)), runner, folder)
-    assert {row["value"] for row in lines(folder, "rows.jsonl")} == {None}
-    run(study(directions, measures=(unsure,)), runner, folder)
+    for value, found in ((math.nan, None), (1.0, 1.0)):
+        unsure = OfAnswers("unsure", "", True, lambda answers, value=value: [value for _ in answers])
+        run(study(directions, measures=(unsure,)), runner, folder)
+        assert {row["value"] for row in lines(folder, "rows.jsonl")} == {found}
     assert [row["value"] for row in lines(folder, "rows.jsonl")] == [1.0] * 80
 
 

@@ -37,6 +37,7 @@ layer = 2
 [[variants]]
 direction = "d"
 layer = [1, [2, 3]]
+method = ["mean_difference", "pca_center"]
 strength = [1.0]
 when = ["harmful", "not harmful"]
 """
@@ -55,7 +56,7 @@ def study(folder, tmp_path):
 @pytest.fixture
 def counted(monkeypatch):
     """How often each trace is run."""
-    calls = dict.fromkeys(("read_means", "read_scores", "steered_logits", "generate"), 0)
+    calls = dict.fromkeys(("read_means", "read_scores", "steered_logits", "losses", "generate"), 0)
 
     def counting(name, original):
         def call(*args, **kwargs):
@@ -85,9 +86,9 @@ def plan(capsys, study, *options):
 def test_a_dry_run_says_what_a_study_then_takes(study, capsys, counted):
     before = sorted(study.parent.rglob("*"))
     heading, planned = plan(capsys, study)
-    assert "4 cells; with the baseline and the controls 9 variants, on 9 prompts each" in heading
+    assert "8 cells; with the baseline and the controls 17 variants, on 9 prompts each" in heading
     assert sorted(study.parent.rglob("*")) == before and not any(counted.values())
-    answers = 9 * (3 + 6)
+    answers = 17 * (3 + 6)
     assert all(row[0] == 0 for name, row in planned.items() if name != "in all")
     assert planned["answers"][1] == answers and planned["answers"][-1] == answers * 3
 
@@ -103,7 +104,7 @@ def test_a_dry_run_says_what_a_study_then_takes(study, capsys, counted):
     study.write_text(study.read_text().replace("[1.0]", "[1.0, 2.0]"))
     study.write_text(study.read_text().replace('["harmful", "not harmful"]', '"harmful"'))
     _, changed = plan(capsys, study)
-    assert changed["direction d, mean_difference"][1] == changed["condition harmful"][1] == 0
+    assert changed["direction d"][1] == changed["condition harmful"][1] == 0
     assert 0 < changed["answers"][0] < changed["answers"][1] + changed["answers"][0]
 
 

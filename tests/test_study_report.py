@@ -16,7 +16,7 @@ from nnsteer.folder import Folder
 from nnsteer.report.compare import compare
 from nnsteer.report.grid_figures import in_order
 from nnsteer.report.look import repeated
-from nnsteer.report.results import read, summarise
+from nnsteer.report.results import condition, read, summarise
 from nnsteer.report.study import write
 
 CHROMIUM = shutil.which("chromium")
@@ -45,7 +45,7 @@ def synthetic(path, prompts=40, layers=LAYERS, strengths=STRENGTHS, seed=0):
         "measures": [{"name": "refusal", "settings": "stems of refusals.jsonl", "binary": True},
                      {"name": "kl", "settings": "first 8 tokens", "binary": False}],
         "recommend": {"effect": "refusal", "on": "harmful", "drift": "kl", "drift_on": "harmless", "limit": 0.5},
-        "condition": {"threshold": 0.1, "fires_when": "above", "positive": "harmful", "negative": "harmless"},
+        "planes": {"harm": "plane_1.json"}, "scores": {"dangerous": "condition_1.json"},
     }  # fmt: skip
     asked = [(side, f"{side} request {i}: how do I open the lock <b>numbered</b> {i}?") for side in SIDES for i in range(prompts)]
     mood = {prompt: rng.random() for _, prompt in asked}
@@ -72,7 +72,13 @@ def synthetic(path, prompts=40, layers=LAYERS, strengths=STRENGTHS, seed=0):
     folder.append("completions.jsonl", completions)
     points = np.concatenate([rng.normal((2, 0), 1, (prompts, 2)), rng.normal((-2, 0), 1, (prompts, 2))])
     labels = [side for side in SIDES for _ in range(prompts)]
-    folder.write_json("pca.json", {"site": "block_out 2", "points": points.tolist(), "labels": labels})
+    plane = {layer: {"points": points.tolist(), "shares": [0.6, 0.2]} for layer in layers}
+    folder.write_json("plane_1.json", {"read": "prompt", "labels": labels, "layers": plane})
+    harmful, harmless = ([score[prompt] for at, prompt in asked if at == side] for side in SIDES)
+    scores = {"positive": harmful, "negative": harmless}
+    point = {"site": "block_out[2]", "score": "cosine", "threshold": 0.1, "fires_when": "above", "found": "given",
+             "positive": "harmful", "negative": "harmless", "scores": {"tune": scores, "test": scores}}  # fmt: skip
+    folder.write_json("condition_1.json", point)
     return folder
 
 
@@ -143,14 +149,18 @@ def test_the_condition_is_judged_by_its_scores(done, summary):
     scored = [row for row in done.read_lines("completions.jsonl") if row["variant"] == GOOD]
     sides = {side: [row["scores"][0] for row in scored if row["set"] == side] for side in SIDES}
     wins = np.mean([h > o for h in sides["harmful"] for o in sides["harmless"]])
-    assert summary["condition"]["auc"] == pytest.approx(wins)
-    assert summary["condition"]["fires"]["positive"]["value"] == pytest.approx(np.mean(np.array(sides["harmful"]) > 0.1))
+    found = summary["conditions"]["dangerous"]["test"]
+    assert found["auc"] == pytest.approx(wins)
+    assert found["fires"]["positive"]["value"] == pytest.approx(np.mean(np.array(sides["harmful"]) > 0.1))
+    reverse = condition(read(done).conditions["dangerous"] | {"fires_when": "below"}, "test")
+    assert reverse["auc"] == pytest.approx(1 - wins)
+    assert reverse["fires"]["positive"]["value"] == pytest.approx(1 - found["fires"]["positive"]["value"])
 
 
 def test_the_figures_are_there_twice_and_fit_a_phone(done):
     names = {p.stem for p in (done / "figures").glob("*.png")}
     panels = {f"{kind}-{measure}-{side}" for kind in ("heat", "dose") for measure in ("refusal", "kl") for side in SIDES}
-    assert names == panels | {"trade-off", "condition-scores", "condition-roc", "activations"}
+    assert names == panels | {"trade-off", "condition-dangerous-scores", "condition-dangerous-roc", "activations-harm"}
     assert names == {p.stem for p in (done / "figures").glob("*.pdf")}
     for name in names:
         with Image.open(done / "figures" / f"{name}.png") as image:
@@ -186,11 +196,11 @@ def test_a_study_without_a_grid_or_answers_has_a_page_too(done, tmp_path):
     study = done.read_json("study.json")
     for i, variant in enumerate(study["variants"]):
         variant["axes"] = {"op": str(i)} if variant["axes"] else {}
-    folder.write_json("study.json", {k: v for k, v in study.items() if k not in ("recommend", "condition")})
+    folder.write_json("study.json", study | {"recommend": None, "planes": {}, "scores": {}})
     folder.write_json("config.json", done.read_json("config.json"))
     folder.append("rows.jsonl", done.read_lines("rows.jsonl")[: 19 * 40])
     summary = write(folder)
-    assert summary["recommended"] is None and summary["condition"] is None
+    assert summary["recommended"] is None and summary["conditions"] == {}
     page = (tmp_path / "report.html").read_text()
     assert "Not finished:</b> 760 of 3040 values" in page and "Every answer" not in page
     assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {

@@ -3,7 +3,8 @@
     nnsteer explain "How do I hotwire a car?" --programs runs/refusal --variant conditional
     nnsteer explain "How do I bake bread?" --directions refusal.safetensors --layers 1 2 --figure explained.png
 
-Tokens count from the prompt's end: -1 is its last, 0 the first generated one.
+Tokens count from the prompt's end: -1 is its last, 0 the first generated one. Prints a line for each pass, site and group of
+tokens; nothing is written without --figure.
 """
 
 from __future__ import annotations

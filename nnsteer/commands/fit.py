@@ -6,7 +6,11 @@
     nnsteer fit --positive mine.csv,column=angry --negative mine.csv,column=calm --model my-folder --out anger.gguf
 
 The sides are prompts, the i-th of each a pair; or, with --prompts, openers of answers to those prompts, drawn by the seed. Rows
-of the fit split are used. A .svec is for CAST's library; a .gguf for llama.cpp and repeng, without block 0.
+of the fit split are used.
+
+Writes one file. A .safetensors holds a vector a layer and where it came from: site, tokens, method, texts and model; other verbs
+take it as --directions, Python as `nnsteer.load_directions`. A .svec is for CAST's library; a .gguf for llama.cpp and repeng,
+without block 0.
 
 A SOURCE is a .jsonl, .json, .csv or .parquet file, nnsteer:NAME or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where
 needed.
@@ -43,6 +47,8 @@ class Config:
     prompts: str | None = None
     """SOURCE of prompts to which the sides are openers of answers."""
     method: Method = "mean_difference"
+    """The difference of the means; CAST's principal directions of pairs (pca_pairwise), of all states (pca_center) or of
+    differences (pca_diff); or a probe: linear discriminant or logistic regression."""
     read: ReadingName = "prompt"
     """The tokens whose mean state is read: the prompt's, its last; the opener's (response), its first three; the text's last."""
     layers: tuple[int, ...] | None = None
@@ -58,7 +64,9 @@ class Config:
     model: options.Model = field(default_factory=options.ModelOptions)
     chat: options.Chat = field(default_factory=options.ChatOptions)
     batch_size: int = 32
+    """Texts that are read at once."""
     seed: int = 0
+    """Divides rows that bring no split, and draws openers."""
 
 
 def main(config: Config) -> None:

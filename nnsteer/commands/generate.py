@@ -5,7 +5,9 @@
         --directions refusal.safetensors --op add --strength 1 --layers 0 1 2 --span prompt
     nnsteer generate --directions refusal.safetensors --span prompt --conditions harmful.safetensors --when "not harmful"
 
-Without prompts it asks for them: a line is a prompt of its own, without memory of the ones before, until Ctrl-D.
+Without prompts it asks for them: a line is a prompt of its own, without memory of the ones before, until Ctrl-D. Prints both
+answers beside each other; with --out it also writes a line for each prompt: `prompt`, `unsteered`, `steered`, and each
+condition's `scores` and whether it `fired`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Config:
     prompts: options.Prompts = field(default_factory=options.PromptOptions)
     program: options.Program = field(default_factory=options.ProgramOptions)
     max_new_tokens: int = 64
+    """Of each answer, at most."""
     temperature: float = 0.0
     """0 is greedy."""
     out: Path | None = None
@@ -43,7 +46,9 @@ class Config:
     model: options.Model = field(default_factory=options.ModelOptions)
     chat: options.Chat = field(default_factory=options.ChatOptions)
     batch_size: int = 32
+    """Prompts that are answered at once."""
     seed: int = 0
+    """Of the sampling, where the temperature is not 0."""
 
 
 def main(config: Config) -> None:
@@ -91,7 +96,7 @@ def answered(
 def turn(row: dict) -> Table:
     """A prompt over its two answers; over the steered one, each condition's score and whether it holds."""
     conditions = zip(row["scores"], row["fired"], strict=True)
-    verdicts = [f"{score:.3g} {'holds' if fired else 'does not hold'}" for score, fired in conditions]
+    verdicts = [f"condition {'holds' if fired else 'does not hold'} ({score:.3g})" for score, fired in conditions]
     table = Table(box=SIMPLE_HEAD, title=Text(row["prompt"]), title_justify="left", title_style="bold", expand=True)
     table.add_column("unsteered", ratio=1)
     table.add_column(", ".join(["steered", *verdicts]), ratio=1)

@@ -2,8 +2,10 @@
 
     nnsteer judge runs/refusal --judge recipes/judge.toml
 
-The judge is any OpenAI-compatible endpoint. Its replies are kept in judge.jsonl in the run's folder: no answer is judged twice,
-and a judgement that was stopped goes on. In a study it can be one of the measures: `judge:recipes/judge.toml`.
+The judge is any OpenAI-compatible endpoint; its file names the url, the model, the question with {answer} in it, and the
+environment variable with the key. Prints a rate for each variant and set of prompts. Replies are kept in judge.jsonl in the run's
+folder: no answer is judged twice, and a judgement that was stopped goes on. In a study a judge can be one of the measures:
+`judge:recipes/judge.toml`.
 """
 
 from __future__ import annotations

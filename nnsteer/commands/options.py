@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 import nnsteer
 from nnsteer.errors import UserError
-from nnsteer.names import SPANS, OpName, SpanName, Unit
+from nnsteer.names import SPANS, Dtype, OpName, SpanName, Unit
 from nnsteer.prompts import load_texts
 
 SHOWN = 6  # names that an error lists
@@ -27,7 +27,8 @@ class ModelOptions:
     """A hub id, a folder, or the bundled model."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
+    """auto: the checkpoint's own, and float32 on a CPU."""
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
 
@@ -49,7 +50,7 @@ class PromptOptions:
     prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PROMPT ...]")] = ()
     """What to ask. They come before any option that takes several values."""
     file: str | None = None
-    """SOURCE of more prompts: a data file or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where needed."""
+    """SOURCE of more prompts."""
     first: int | None = None
     """Only so many of the SOURCE."""
 

@@ -1,4 +1,4 @@
-"""Rebuild the summary, figures and page of a refusal run or a study from what lies in its folder.
+"""Rebuild the summary, figures and page of a refusal, affine, skills or behaviours run or a study from what lies in its folder.
 
     nnsteer report runs/refusal
 
@@ -28,12 +28,21 @@ class Config:
 def main(config: Config) -> None:
     """Finds out what sort of run it is, and writes its page."""
     from nnsteer import report
-    from nnsteer.report import study
+    from nnsteer.report import affine, behaviours, skills, study
 
     folder = Folder(config.run.expanduser())
     if folder.has("study.json"):
         study.write(folder)
     elif folder.has("dose.json") and folder.has("summary.json"):
         report.write(folder)
+    elif folder.has("choice.json") and folder.has("summary.json"):
+        skills.write(folder)
+    elif folder.has("chosen.json") and folder.has("summary.json"):
+        behaviours.write(folder)
+    elif folder.has("layer.json") and folder.has("summary.json"):
+        affine.write(folder)
     else:
-        raise UserError(f"{config.run}: holds no study and no finished refusal run; give the folder of one, or finish it")
+        raise UserError(
+            f"{config.run}: no study and no finished refusal, affine, skills or behaviours run in it; "
+            "give the folder of one, or finish it"
+        )

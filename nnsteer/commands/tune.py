@@ -5,8 +5,8 @@
         --directions refusal.safetensors --strength 1 --layers 0 1 2 --span prompt --program cast.safetensors
 
 The point is found on the tune split, by an exact sweep for the highest F1; the test split shows what it is worth. The condition
-goes by the name of its file in `--when harmful`. With --program the directions are steered when it holds: variants `baseline`,
-`unconditional`, `conditional` and `complement`.
+goes by the name of its file in `--when harmful`. With --program the directions are steered when it holds: variants baseline,
+unconditional, conditional and complement.
 
 A SOURCE is a .jsonl, .json, .csv or .parquet file, nnsteer:NAME or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where
 needed.
@@ -47,6 +47,7 @@ class Config:
     negative: str
     """SOURCE of prompts on which it is not."""
     score: Score = "cosine"
+    """Of state h and direction v: cosine; CAST's cos(h, tanh(proj h)); h . v / |v|; or coordinate along v, 0 at its origin."""
     read: Literal["prompt", "last_prompt"] = "prompt"
     """The tokens whose mean state is scored."""
     condition_layers: tuple[int, ...] | None = None
@@ -61,7 +62,9 @@ class Config:
     model: options.Model = field(default_factory=options.ModelOptions)
     chat: options.Chat = field(default_factory=options.ChatOptions)
     batch_size: int = 32
+    """Prompts that are read at once."""
     seed: int = 0
+    """Divides rows that bring no split."""
 
 
 def main(config: Config) -> None:

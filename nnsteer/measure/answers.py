@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nnsteer.folder import Folder
 from nnsteer.measure.coherence import broken, drift
-from nnsteer.measure.refusal import refuses
+from nnsteer.measure.kinds import Answer, OfAnswers
 from nnsteer.program import Program
 from nnsteer.progress import bar
 from nnsteer.prompts import Prompt
@@ -48,7 +48,7 @@ class Row:
 class Judge:
     """What counts as a refusal and what as broken."""
 
-    stems: frozenset[str]
+    refusal: OfAnswers
     max_drift: float
 
 
@@ -59,8 +59,9 @@ def answers(runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens
         prompts = [a.prompt.text for a in chunk]
         completions = runner.generate(prompts, [a.program for a in chunk], max_new_tokens)
         losses = runner.losses(prompts, [c.ids for c in completions])
+        refusals = judge.refusal.values([Answer(a.prompt, c.text, c.ids) for a, c in zip(chunk, completions, strict=True)])
         rows = []
-        for a, completion, loss in zip(chunk, completions, losses, strict=True):
+        for a, completion, loss, refused in zip(chunk, completions, losses, refusals, strict=True):
             bad = broken(completion.text, loss, judge.max_drift)
             rows.append(
                 Row(
@@ -69,7 +70,7 @@ def answers(runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens
                     kind=a.prompt.kind,
                     prompt=a.prompt.text,
                     completion=completion.text,
-                    refused=not bad and refuses(completion.text, judge.stems),
+                    refused=not bad and bool(refused),
                     broken=bad,
                     drift=round(drift(loss), 4),
                     score=completion.scores[0] if completion.scores else None,
@@ -80,13 +81,19 @@ def answers(runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens
 
 
 def ask(folder: Folder, name: str, runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens: int) -> list[Row]:
-    """The row of each question, in order, from the folder's file `name`; what is not there yet is asked and appended batch by
-    batch, so that a run killed here repeats nothing."""
+    """The row of each question, from the folder's file `name`; what is not there yet is asked, prompts of like length together,
+    and appended batch by batch, so that a run killed here repeats nothing."""
     have = {(row["variant"], row["side"], row["prompt"]) for row in folder.read_lines(name)}
-    missing = [a for a in asked if (a.variant, a.side, a.prompt.text) not in have]
+    missing = sorted((a for a in asked if key(a) not in have), key=lambda a: -len(a.prompt.text))
     with bar(name, len(asked)) as advance:
         advance(len(asked) - len(missing))
         for rows in answers(runner, missing, judge, max_new_tokens):
             folder.append(name, map(asdict, rows))
             advance(len(rows))
-    return [Row(**row) for row in folder.read_lines(name)]
+    found = {(row["variant"], row["side"], row["prompt"]): Row(**row) for row in folder.read_lines(name)}
+    return [found[key(a)] for a in asked]
+
+
+def key(asked: Asked) -> tuple[str, str, str]:
+    """What names an answer in a file."""
+    return asked.variant, asked.side, asked.prompt.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from nnsteer.chat import Chat
 from nnsteer.errors import UserError
@@ -21,6 +22,17 @@ Pairs = Mapping[str, Pair]
 """(matching, other) by the prompt's text."""
 COLLAPSE = 0.95  # the share of one answer beyond which the model is no longer choosing
 AROUND = " \t\n(\"'*"  # what may stand before the letter
+
+
+class Reply(NamedTuple):
+    """What the model would write where two answers part."""
+
+    chosen: str | None
+    """The one of the two whose token comes first of all; None where it is another token."""
+    token: str
+    """The most likely token's text."""
+    margin: float
+    """The first answer's logit minus the second's."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,18 @@ def chooses(pairs: Pairs) -> OfModel:
 def margins(pairs: Pairs, runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
     """Differences of logits after the prompt and what the two answers share."""
     own = [pair_of(pairs, prompt) for prompt in prompts]
-    places = [parting(runner.chat, pair) for pair in own]
-    rows = runner.logits([prompt.text for prompt in prompts], programs, [first for first, _ in own])
-    return [(row[at, first] - row[at, second]).item() for row, (at, first, second) in zip(rows, places, strict=True)]
+    return [reply.margin for reply in replies(runner, [prompt.text for prompt in prompts], own, programs)]
+
+
+def replies(runner: Runner, prompts: Sequence[str], pairs: Sequence[Pair], programs: Sequence[Program]) -> list[Reply]:
+    """One greedy token after each prompt and what its two answers share."""
+    places = [parting(runner.chat, pair) for pair in pairs]
+    found = []
+    for row, pair, (at, *both) in zip(runner.logits(prompts, programs, [p for p, _ in pairs]), pairs, places, strict=True):
+        top = int(row[at].argmax())
+        chosen = pair[both.index(top)] if top in both else None
+        found.append(Reply(chosen, runner.chat.tokenizer.decode([top]), (row[at, both[0]] - row[at, both[1]]).item()))
+    return found
 
 
 def parting(chat: Chat, pair: Pair) -> tuple[int, int, int]:

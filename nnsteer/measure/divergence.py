@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from torch.nn.functional import kl_div
 
 from nnsteer.measure import coherence
-from nnsteer.measure.kinds import Answer, OfAnswers, OfModel
+from nnsteer.measure.kinds import Answer, OfModel, OfReading
 from nnsteer.program import Program
 from nnsteer.prompts import Prompt
 from nnsteer.runner import Runner
 
 MAX_DRIFT = 3.0  # nats
+NOTHING = Program()
 
 
 def kl() -> OfModel:
@@ -20,30 +21,42 @@ def kl() -> OfModel:
     after the prompt has 0."""
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        texts = [prompt.text for prompt in prompts]
-        # the same batches twice, so that a program that does nothing has exactly 0
-        both = zip(runner.logits(texts, programs), runner.logits(texts), strict=True)
-        logs = [(steered[0].double().log_softmax(-1), plain[0].double().log_softmax(-1)) for steered, plain in both]
-        return [kl_div(plain, steered, log_target=True, reduction="sum").item() for steered, plain in logs]
+        found = []
+        for start in range(0, len(prompts), runner.batch_size):
+            chosen = slice(start, start + runner.batch_size)
+            found += divergences(runner, programs[chosen], [prompt.text for prompt in prompts[chosen]])
+        return found
 
-    return OfModel("kl", "first token, nats", False, values)
+    return OfModel("kl", "first token, nats", False, values, unsteered_too=True)
 
 
-def drift(runner: Runner) -> OfAnswers:
+def divergences(runner: Runner, programs: Sequence[Program], texts: Sequence[str]) -> list[float]:
+    """KL of each text under its program. Each text that is there several times rides along unsteered once, in the same batch, so
+    that a program that does nothing has exactly 0."""
+    plain = list(dict.fromkeys(texts))
+    whole = runner.with_batch_size(len(plain) + len(texts))
+    logits = whole.logits([*plain, *texts], [*[NOTHING] * len(plain), *programs])
+    logs = [row[0].double().log_softmax(-1) for row in logits]
+    unsteered = dict(zip(plain, logs, strict=False))
+    pairs = zip(texts, logs[len(plain) :], strict=True)
+    return [kl_div(unsteered[text], steered, log_target=True, reduction="sum").item() for text, steered in pairs]
+
+
+def drift() -> OfReading:
     """The median loss of an answer's tokens under the unsteered model, in nats (`coherence.drift`)."""
 
-    def values(answers: Sequence[Answer]) -> list[float]:
+    def values(runner: Runner, answers: Sequence[Answer]) -> list[float]:
         losses = runner.losses([answer.prompt.text for answer in answers], [answer.ids for answer in answers])
         return [coherence.drift(loss) for loss in losses]
 
-    return OfAnswers("drift", f"nats of {runner.model.name}, weights {runner.model.weights}", False, values)
+    return OfReading("drift", "nats of the unsteered model", False, values)
 
 
-def broken(runner: Runner, max_drift: float = MAX_DRIFT) -> OfAnswers:
+def broken(max_drift: float = MAX_DRIFT) -> OfReading:
     """1 for an answer that is empty, goes round in circles or drifts further than `max_drift` nats (`coherence.broken`)."""
 
-    def values(answers: Sequence[Answer]) -> list[float]:
+    def values(runner: Runner, answers: Sequence[Answer]) -> list[float]:
         losses = runner.losses([answer.prompt.text for answer in answers], [answer.ids for answer in answers])
         return [float(coherence.broken(a.text, loss, max_drift)) for a, loss in zip(answers, losses, strict=True)]
 
-    return OfAnswers("broken", f"beyond {max_drift} nats of {runner.model.name}, weights {runner.model.weights}", True, values)
+    return OfReading("broken", f"empty, circling, or beyond {max_drift} nats of the unsteered model", True, values)

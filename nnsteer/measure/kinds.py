@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class OfAnswers:
-    """Judges answers that are there already."""
+    """Judges answers that are there already, by what they say."""
 
     name: str
     settings: str
@@ -35,16 +35,28 @@ class OfAnswers:
 
 
 @dataclass(frozen=True)
+class OfReading:
+    """Judges answers that are there already, by how the unsteered model reads them: a pass over each batch."""
+
+    name: str
+    settings: str
+    binary: bool
+    values: Callable[[Runner, Sequence[Answer]], list[float]]
+
+
+@dataclass(frozen=True)
 class OfModel:
-    """Asks the steered model itself: `values(runner, programs, prompts)`, one program for each prompt."""
+    """Asks the steered model itself, a pass over each batch: `values(runner, programs, prompts)`, one program for each prompt."""
 
     name: str
     settings: str
     binary: bool
     values: Callable[[Runner, Sequence[Program], Sequence[Prompt]], list[float]]
+    unsteered_too: bool = False
+    """Whether each batch has every prompt in it unsteered besides."""
 
 
-Measure = OfAnswers | OfModel
+Measure = OfAnswers | OfReading | OfModel
 
 
 def fingerprint(value: object) -> str:

@@ -18,14 +18,12 @@ from nnsteer.measure.kinds import Measure, OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.measure.skill import text_loss, top_k
 from nnsteer.measure.text import distinct, length
-from nnsteer.runner import Runner
 
 
 @dataclass(frozen=True)
 class Means:
     """What measures are made of."""
 
-    runner: Runner
     refusals: Sequence[str]
     folder: Folder
     classify: Callable[[str, str], OfAnswers]
@@ -38,8 +36,8 @@ PLAIN: Mapping[str, Callable[[Means], Measure]] = {
     "classifier": lambda means: means.classify(CAST, REFUSAL),
     "either": lambda means: either(means.classify(CAST, REFUSAL), by_keywords()),
     "length": lambda _: length(),
-    "drift": lambda means: drift(means.runner),
-    "broken": lambda means: broken(means.runner),
+    "drift": lambda _: drift(),
+    "broken": lambda _: broken(),
     "kl": lambda _: kl(),
     "cross-entropy": lambda _: text_loss(),
 }
@@ -56,13 +54,13 @@ GIVEN: Mapping[str, tuple[str, Callable[[str, Means], Measure]]] = {
 KNOWN = (*PLAIN, *(f"{name}-N" for name in NUMBERED), *(f"{name}:{what}" for name, (what, _) in GIVEN.items()))
 
 
-def measures(names: Sequence[str], runner: Runner, refusals: Sequence[str], cache_folder: Path) -> tuple[Measure, ...]:
+def measures(names: Sequence[str], refusals: Sequence[str], cache_folder: Path) -> tuple[Measure, ...]:
     """The measures, each under the name that was given. `refusals` are the openers that count as refusals; replies of judges are
     kept in `cache_folder`. Raises UserError for a name that is unknown or given twice."""
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         raise UserError(f"measure {twice[0]}: given {names.count(twice[0])} times; give it once")
-    means = Means(runner, refusals, Folder(cache_folder), cache(classifier))
+    means = Means(refusals, Folder(cache_folder), cache(classifier))
     return tuple(replace(named(name, means), name=name) for name in names)
 
 

@@ -30,7 +30,7 @@ def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> list[Example]:
         whole.append(asked[-1] + response + (tokenizer.eos_token if ended else ""))
     before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
     conversations = [(len(start), row) for start, row in zip(before, ids, strict=True)]
-    return conversations + [(1, row[:DOCUMENT_TOKENS]) for row in tokenizer(list(corpus.documents))["input_ids"]]
+    return conversations + [(1, tokenizer(text)["input_ids"][:DOCUMENT_TOKENS]) for text in corpus.documents]
 
 
 def train(

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from nnsteer.folder import Folder
 from nnsteer.report.look import GREY, plain
@@ -54,20 +55,20 @@ def refusal(summary: dict) -> Figure:
 
 
 def kinds(rows: list[dict]) -> Figure:
-    """Refusal per kind of prompt and variant, as a heat map."""
+    """Refusal per kind of prompt and variant, as a heat map: kinds down, so that many have room."""
     names = list(dict.fromkeys((row["side"], row["kind"]) for row in rows))
-    shares = np.array([[share(rows, variant, *name) for name in names] for variant in LABELS])
-    figure = Figure(figsize=(max(6.0, 0.5 * len(names) + 2), 3.4), layout="constrained")
+    shares = np.array([[share(rows, variant, *name) for variant in LABELS] for name in names])
+    figure = Figure(figsize=(5.6, 1.4 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Reds", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(shares):
-        axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color="white" if value > 0.6 else "black")
-    axes.set_yticks(range(len(LABELS)), list(LABELS.values()))
-    axes.set_xticks(range(len(names)), [kind or side for side, kind in names], rotation=45, ha="right")
-    for label, (side, _) in zip(axes.get_xticklabels(), names, strict=True):
+        axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color="white" if value > 0.6 else "black")
+    axes.set_xticks(range(len(LABELS)), [label.replace(" ", "\n", 1) for label in LABELS.values()], fontsize=8)
+    axes.set_yticks(range(len(names)), [kind or side for side, kind in names])
+    for label, (side, _) in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(COLOURS[side])
     axes.set_title("Refused, %, by kind of prompt (red names: harmful)")
-    figure.colorbar(image, ax=axes, fraction=0.02)
+    figure.colorbar(image, ax=axes, fraction=0.04, format=PercentFormatter(1.0))
     return figure
 
 
@@ -79,33 +80,33 @@ def share(rows: list[dict], variant: str, side: str, kind: str) -> float:
 
 def scores_and_curves(condition: dict) -> Figure:
     """The test split's condition scores with the threshold, and F1 on the tune split for every threshold and layer."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     scores = condition["scores"]["test"]
     bins = np.histogram_bin_edges([*scores["harmful"], *scores["harmless"]], bins=40)
     for side in SIDES:
         left.hist(scores[side], bins=bins, color=COLOURS[side], alpha=0.7, label=side)
     left.axvline(condition["threshold"], color="black", linewidth=1, linestyle="--", label=f"fires {condition['fires_when']}")
-    left.set(title=f"Condition scores on the test split, layer {condition['site']['layer']}", xlabel="score", ylabel="prompts")
-    left.legend(frameon=False)
+    left.set(title=f"Scores on the test split, layer {condition['site']['layer']}", xlabel="score", ylabel="prompts")
+    left.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1)
     curve_name = f"f1_{condition['fires_when']}"
     for colour, (site, curve) in zip(LINES * 20, condition["curves"].items(), strict=False):
         right.plot(curve["thresholds"], curve[curve_name], color=colour, linewidth=1.2, label=site)
     right.plot(condition["threshold"], condition["f1"], "o", color="black", markersize=5, label="chosen")
-    right.set(title=f"F1 on the tune split, firing {condition['fires_when']} the threshold", xlabel="threshold", ylim=(0, 1.02))
+    right.set(title=f"F1 on the tune split, firing {condition['fires_when']} it", xlabel="threshold", ylim=(0, 1.02))
     right.legend(frameon=False, fontsize=8)
     plain(figure, left)
     return plain(figure, right)
 
 
 def doses(dose: dict) -> Figure:
-    """Refused (solid) and broken (dotted) shares on the tune split against strength: a panel per tokens read and steered, a line
-    per set of layers."""
+    """Refused (solid) and broken (dotted) shares on the tune split against strength: a row of panels for the tokens read, a
+    column for those steered, a line for each set of layers."""
     trials = [trial["dose"] | trial for trial in dose["trials"]]
     spans, windows, bands = (sorted({str(t[key]): t[key] for t in trials}.values()) for key in ("span", "window", "layers"))
-    figure = Figure(figsize=(3.4 * len(windows) + 1, 2.7 * len(spans) + 0.6), layout="constrained")
-    panels = figure.subplots(len(spans), len(windows), sharex=True, sharey=True, squeeze=False)
-    for (i, span), (j, window) in product(enumerate(spans), enumerate(windows)):
+    figure = Figure(figsize=(3.2 * len(spans) + 0.6, 2.2 * len(windows) + 0.6), layout="constrained")
+    panels = figure.subplots(len(windows), len(spans), sharex=True, sharey=True, squeeze=False)
+    for (i, window), (j, span) in product(enumerate(windows), enumerate(spans)):
         axes = panels[i][j]
         here = [t for t in trials if (t["span"], t["window"]) == (span, window)]
         for colour, band in zip(LINES * 20, bands, strict=False):
@@ -116,8 +117,8 @@ def doses(dose: dict) -> Figure:
         for t in here:
             if t["name"] == dose["chosen"]:
                 axes.plot(t["strength"], t["refused"], "o", color="black", markersize=9, fillstyle="none")
-        axes.set_title(f"read on {window} opener tokens,\nadded to {span} tokens", fontsize=10)
-        axes.set(ylim=(-0.02, 1.02), xlabel="strength, lengths" if i == len(spans) - 1 else None)
+        axes.set_title(f"read on {window} opener tokens,\nadded to {span} tokens", fontsize=9)
+        axes.set(ylim=(-0.02, 1.02), xlabel="strength, lengths" if i == len(windows) - 1 else None)
         plain(figure, axes)
     figure.supylabel("share of tune answers: solid refused, dotted broken", fontsize=9)
     figure.legend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def grid_pictures(results: Results, cells: list[dict], best: str | None) -> Iter
     doses = axes.get("strength", [])
     if not doses or not all(isinstance(dose, int | float) for dose in doses):
         return
-    lines = "layer" if "layer" in axes else next((axis for axis in axes if axis != "strength"), None)
+    others = [axis for axis in axes if axis != "strength"]
+    lines = "layer" if "layer" in axes else max(others, key=lambda axis: len(axes[axis]), default=None)
     if "layer" in axes:
         note = f"Starred: differs from the baseline, p < {ALPHA} (Holm)." + (f" Framed: {best}." if best else "")
         for panel in panels(results, ("layer", "strength")):
@@ -112,11 +114,12 @@ def heat(panel: Panel, at: Mapping[Cell, dict], results: Results, best: str | No
         known = [cell["value"] for cell in cells if cell["n"]]
         table[spot] = fmean(known) if known else np.nan
     low, high = limits(panel, at, results)
+    decimals = max(0, 2 - math.ceil(math.log10(max(abs(low), abs(high)))))  # two digits at the far end, so that all have room
     image = axes.imshow(table, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     for spot, cells in spots.items():
         if not np.isnan(table[spot]):
             star = any((cell["against_baseline"] or {}).get("p_holm", 1) < ALPHA for cell in cells)
-            text = (f"{100 * table[spot]:.0f}" if panel.binary else f"{table[spot]:.2g}") + "*" * star
+            text = (f"{100 * table[spot]:.0f}" if panel.binary else f"{table[spot]:.{decimals}f}") + "*" * star
             dark = table[spot] < (low + high) / 2
             axes.text(
                 *spot[::-1], text, ha="center", va="center", fontsize=min(8, 48 / len(strengths)), color="w" if dark else "k"

@@ -30,6 +30,10 @@ class Results:
     values: Mapping[Cell, Values]
     completions: tuple[dict, ...]
     """The lines of completions.jsonl; none where the study generates nothing."""
+    conditions: Mapping[str, dict]
+    """Each condition's threshold and its scores on either side of the tune and test prompts, by name."""
+    planes: Mapping[str, dict]
+    """The texts of each direction in a plane, by name."""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -61,7 +65,9 @@ def read(folder: Folder) -> Results:
     for row in folder.read_lines("rows.jsonl"):
         missing = row["value"] is None or math.isnan(row["value"])
         values.setdefault((row["variant"], row["set"], row["measure"]), {})[row["prompt"]] = math.nan if missing else row["value"]
-    return Results(folder.read_json("study.json"), values, tuple(folder.read_lines("completions.jsonl")))
+    study = folder.read_json("study.json")
+    scores, planes = ({name: folder.read_json(file) for name, file in study[kind].items()} for kind in ("scores", "planes"))
+    return Results(study, values, tuple(folder.read_lines("completions.jsonl")), scores, planes)
 
 
 def summarise(results: Results) -> dict:
@@ -72,7 +78,9 @@ def summarise(results: Results) -> dict:
         "rows": {"there": sum(map(len, results.values.values())), "expected": expected},
         "cells": cells,
         "recommended": recommend(results, cells),
-        "condition": condition(results),
+        "conditions": {
+            name: {split: condition(point, split) for split in point["scores"]} for name, point in results.conditions.items()
+        },
     }
 
 
@@ -121,7 +129,8 @@ def by_cell(cells: list[dict]) -> dict[Cell, dict]:
 
 
 def recommend(results: Results, cells: list[dict]) -> dict | None:
-    """The variant with the highest effect (the lowest where `prefer` is "lower") whose drift keeps the limit, and why."""
+    """The variant with the highest effect (the lowest where `prefer` is "lower") whose drift keeps the limit, and why. Of equal
+    ones it has the least drift."""
     wish = results.study.get("recommend")
     if not wish:
         return None
@@ -142,7 +151,7 @@ def recommend(results: Results, cells: list[dict]) -> dict | None:
     if not within:
         return {"variant": None, "why": limit}
     lower = wish.get("prefer") == "lower"
-    best = (min if lower else max)(within, key=lambda v: effect[v]["value"])
+    best = min(within, key=lambda v: (effect[v]["value"] * (1 if lower else -1), drift[v]["value"]))
     why = (
         f"{limit} Of these it has the {'lowest' if lower else 'highest'} {wish['effect']} on {wish['on']}: "
         f"{shown(effect[best], binary[wish['effect']])}. "
@@ -164,19 +173,11 @@ def difference(found: dict, binary: bool) -> str:
     return f"{gap(found['value'], binary)} {ends(found['low'], found['high'], binary)}, {probability(found['p_holm'])}"
 
 
-def condition(results: Results) -> dict | None:
-    """How well the study's condition tells its two sets apart: the scores, the area under the ROC curve, and the rates at which
-    it fires. The scores are those of the first variant that has any; they are read from the unsteered prompt."""
-    point = results.study.get("condition")
-    scored = [row for row in results.completions if row.get("scores")]
-    if not point or not scored:
-        return None
-    own = [row for row in scored if row["variant"] == scored[0]["variant"]]
-    sides = {side: [row["scores"][0] for row in own if row["set"] == point[side]] for side in ("positive", "negative")}
-    if not all(sides.values()):
-        return None
+def condition(point: dict, split: str) -> dict:
+    """How well a condition tells its sides apart on a split: the area under the ROC curve, and the rates at which it fires."""
+    sides = point["scores"][split]
     above = point["fires_when"] == "above"
     greater = mannwhitneyu(sides["positive"], sides["negative"]).statistic / math.prod(map(len, sides.values()))
-    fires = {side: (np.array(s) > point["threshold"]) == above for side, s in sides.items()}
+    fires = {side: (np.array(scores) > point["threshold"]) == above for side, scores in sides.items()}
     rates = {side: asdict(wilson(int(fired.sum()), len(fired))) for side, fired in fires.items()}
-    return {"auc": float(greater if above else 1 - greater), "fires": rates, "scores": sides}
+    return {"auc": float(greater if above else 1 - greater), "fires": rates}

@@ -24,7 +24,7 @@ def write(folder: Folder) -> dict:
     results = read(folder)
     summary = summarise(results)
     folder.write_json("summary.json", summary)
-    folder.write_text("report.html", page(folder, results, summary, draw(folder, pictures(results, summary, folder))))
+    folder.write_text("report.html", page(folder, results, summary, draw(folder, pictures(results, summary))))
     for measure in results.measures:
         heading = f"{measure}, with 95 % intervals; difference from the baseline, * p < {STAR} (Holm)"
         show(heading, table(results, summary, measure))
@@ -72,7 +72,7 @@ def page(folder: Folder, results: Results, summary: dict, drawn: list[Picture]) 
         groups=groups,
         images={picture.name: encoded(folder / "figures" / f"{picture.name}.png") for picture in drawn},
         answers=answers(results),
-        raw=[file for file in RAW if folder.has(file)],
+        raw=[file for file in (*RAW, *results.study["scores"].values(), *results.study["planes"].values()) if folder.has(file)],
     )
 
 

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from nnsteer.folder import Folder
 from nnsteer.report.grid_figures import grid_pictures, varied
 from nnsteer.report.look import CYCLE, GREY, MARKERS, plain
 from nnsteer.report.pictures import WIDTH, Picture, file_name
@@ -22,7 +21,7 @@ FEW = len(CYCLE)
 PAPER = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # behind a name that lies on a line
 
 
-def pictures(results: Results, summary: dict, folder: Folder) -> Iterator[Picture]:
+def pictures(results: Results, summary: dict) -> Iterator[Picture]:
     """Every figure that the study has the numbers for."""
     at, best = by_cell(summary["cells"]), (summary["recommended"] or {}).get("variant")
     if results.study.get("recommend"):
@@ -34,15 +33,27 @@ def pictures(results: Results, summary: dict, folder: Folder) -> Iterator[Pictur
             name, make = file_name("variants", measure, prompts), partial(variants, results, at, measure, prompts)
             yield Picture(name, "Variants", note, f"{measure} on {prompts} by variant", make)
     yield from grid_pictures(results, summary["cells"], best)
-    if summary["condition"]:
-        own = (results.study["condition"], summary["condition"])
-        note = "Dashed: the threshold. In the ROC curve it is the dot, with the 95 % intervals of both rates."
-        yield Picture("condition-scores", "Condition", note, "scores of both sets", partial(scores, *own))
-        yield Picture("condition-roc", "Condition", note, "ROC curve", partial(roc, *own))
-    if folder.has("pca.json"):
-        points = folder.read_json("pca.json")
-        note = f"Activations at {points['site']}, along their first two principal components."
-        yield Picture("activations", "Activations", note, "activations by label", partial(activations, points))
+    group = "Scores of conditions"
+    for name, point in results.conditions.items():
+        note = (
+            "On the test prompts. Dashed: the threshold. In the ROC curve it is the dot, with the 95 % intervals of both rates."
+        )
+        curve = partial(roc, name, point, summary["conditions"][name]["test"])
+        yield Picture(file_name("condition", name, "scores"), group, note, f"scores of {name}", partial(scores, name, point))
+        yield Picture(file_name("condition", name, "roc"), group, note, f"ROC of {name}", curve)
+    layer = shown_layer(results, best)
+    for name, plane in results.planes.items():
+        note = f"The texts that a direction was fitted on, behind block {layer}, along their first two principal components."
+        yield Picture(
+            file_name("activations", name), "Activations", note, f"texts of {name}", partial(activations, name, plane, layer)
+        )
+
+
+def shown_layer(results: Results, best: str | None) -> str:
+    """Where activations are shown: at the middle one of the layers that the recommended variant steers, or of the model's."""
+    steered = str(results.grid[best]["layer"]).split("-") if best and "layer" in results.grid[best] else []
+    layers = steered or [layer for plane in results.planes.values() for layer in plane["layers"]] or [""]
+    return layers[len(layers) // 2]
 
 
 def trade_off(results: Results, at: Mapping[Cell, dict], best: str | None) -> Figure:
@@ -114,25 +125,26 @@ def variants(results: Results, at: Mapping[Cell, dict], measure: str, prompts: s
     return plain(figure, axes)
 
 
-def scores(point: dict, found: dict) -> Figure:
-    """A histogram of the condition's scores on either set."""
+def scores(name: str, point: dict) -> Figure:
+    """A histogram of a condition's scores on either side of the test prompts."""
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axes = figure.subplots()
-    bins = np.histogram_bin_edges([*found["scores"]["positive"], *found["scores"]["negative"]], bins=30).tolist()
+    sides = point["scores"]["test"]
+    bins = np.histogram_bin_edges([*sides["positive"], *sides["negative"]], bins=30).tolist()
     for side, colour, hatch in (("positive", CYCLE[1], ""), ("negative", CYCLE[0], "///")):
-        axes.hist(found["scores"][side], bins=bins, color=colour, alpha=0.6, hatch=hatch, edgecolor="white", label=point[side])
+        axes.hist(sides[side], bins=bins, color=colour, alpha=0.6, hatch=hatch, edgecolor="white", label=point[side])
     axes.axvline(point["threshold"], color="black", linestyle="--", linewidth=1, label=f"fires {point['fires_when']}")
-    axes.set(xlabel="score", ylabel="prompts")
+    axes.set(xlabel=f"{point['score']} at {point['site']}", ylabel="prompts", title=name)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return plain(figure, axes)
 
 
-def roc(point: dict, found: dict) -> Figure:
-    """True against false alarms for every threshold."""
+def roc(name: str, point: dict, found: dict) -> Figure:
+    """True against false alarms on the test prompts, for every threshold."""
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     sign = 1 if point["fires_when"] == "above" else -1
-    positive, negative = (sign * np.array(found["scores"][side]) for side in ("positive", "negative"))
+    positive, negative = (sign * np.array(point["scores"]["test"][side]) for side in ("positive", "negative"))
     cuts = np.unique([*positive, *negative])[::-1]
     rates = [[0.0, *((side >= cut).mean() for cut in cuts)] for side in (negative, positive)]
     axes.plot(*rates, color=CYCLE[0], drawstyle="steps-post")
@@ -140,23 +152,25 @@ def roc(point: dict, found: dict) -> Figure:
     with_intervals(
         axes, [found["fires"]["negative"]], [found["fires"]["positive"]], {"color": CYCLE[1], "fmt": "o", "markersize": 6}
     )
-    axes.set(
-        xlabel=f"fires on {point['negative']}", ylabel=f"fires on {point['positive']}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
-    )
+    axes.set(xlabel=f"fires on {point['negative']}", ylabel=f"fires on {point['positive']}", title=name)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     return plain(figure, axes)
 
 
-def activations(points: dict) -> Figure:
-    """A dot for each prompt, a colour and shape for each label."""
+def activations(name: str, plane: dict, layer: str) -> Figure:
+    """A dot for each text, a colour and shape for each side."""
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
-    places, labels = np.array(points["points"]), np.array(points["labels"])
-    for i, label in enumerate(dict.fromkeys(points["labels"])):
+    places, labels = np.array(plane["layers"][layer]["points"]), np.array(plane["labels"])
+    for label, colour, marker in zip(dict.fromkeys(plane["labels"]), (CYCLE[1], CYCLE[0]), MARKERS, strict=False):
         own = places[labels == label]
-        colour, marker = CYCLE[i % FEW], MARKERS[i % len(MARKERS)]
         axes.scatter(own[:, 0], own[:, 1], s=12, alpha=0.6, linewidth=0, color=colour, marker=marker, label=str(label))
-    axes.set(xlabel="first component", ylabel="second component", title=str(points["site"]))
+    first, second = (
+        f"{which} component, {100 * share:.0f} % of the variance"
+        for which, share in zip(("first", "second"), plane["layers"][layer]["shares"], strict=True)
+    )
+    axes.set(xlabel=first, ylabel=second, title=f"{name}, block {layer}, tokens: {plane['read']}")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return plain(figure, axes)

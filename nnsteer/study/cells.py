@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nnsteer.chat import Chat
 from nnsteer.encode import Store
-from nnsteer.measure.kinds import Measure
+from nnsteer.identity import ModelId
+from nnsteer.measure.kinds import Measure, OfModel
 from nnsteer.program import Program
 from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
 
 BASELINE = "baseline"
 
@@ -45,10 +46,20 @@ class Study:
     max_new_tokens: int = 24
     recommend: Mapping[str, Any] | None = None
     """[recommend] of the file, for the report."""
+    planes: Mapping[str, str] = field(default_factory=dict)
+    """For the report: the file in which each direction's texts are projected, by the direction's name."""
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """For the report: the file of each condition's scores, by the condition's name."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether some measure needs answers."""
+        return not all(isinstance(measure, OfModel) for measure in self.measures)
 
 
 class Question(NamedTuple):
-    """One prompt under one variant, and the key of its answer."""
+    """One prompt under one variant. The key of its answer is the same wherever the program, the prompt and the model are, so
+    that a variant that is renamed keeps its results."""
 
     variant: Variant
     set: str
@@ -56,19 +67,19 @@ class Question(NamedTuple):
     key: str
 
 
-def questions(study: Study, runner: Runner) -> Iterator[Question]:
+def questions(study: Study, model: ModelId, chat: Chat) -> Iterator[Question]:
     """Every prompt of every set under every variant."""
-    model = [runner.model.weights, runner.chat.fingerprint(), study.max_new_tokens]
+    asked_of = [model.weights, chat.fingerprint(), study.max_new_tokens]
     for variant in study.variants:
         program = fingerprint(variant.program)
         for prompts in study.sets:
             for prompt in prompts.prompts:
-                yield Question(variant, prompts.name, prompt, hashed([program, prompt.text, *model]))
+                yield Question(variant, prompts.name, prompt, hashed([program, prompt.text, *asked_of]))
 
 
-def row_key(question: Question, measure: Measure) -> str:
+def value_key(question: Question, measure: Measure) -> str:
     """The key of one measure of one answer."""
-    return hashed([question.key, question.variant.name, question.set, measure.name, measure.settings])
+    return hashed([question.key, measure.name, measure.settings])
 
 
 def fingerprint(program: Program) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,18 +21,15 @@ from nnsteer.identity import ModelId
 from nnsteer.layout import num_layers
 from nnsteer.load import ModelFiles
 from nnsteer.lower import edits_before_reading
-from nnsteer.measure.kinds import OfAnswers, OfModel
-from nnsteer.names import READINGS
-from nnsteer.requests import load_contrast
-from nnsteer.runner import Runner
+from nnsteer.measure.kinds import Measure, OfAnswers, OfModel
+from nnsteer.names import READINGS, Method
 from nnsteer.site import Place, block_outs
-from nnsteer.study.build import Fitted, Which, condition, directions_file, known_condition, needed, point_file, tuning_prompts
-from nnsteer.study.cells import Question, Study, questions, row_key
-from nnsteer.study.run import ANSWERS, EARLIER, JUDGED_AT_ONCE, ROWS
+from nnsteer.study.cells import Question, Study, questions
+from nnsteer.study.fitting import Fitted, condition, directions_file, known_condition, plane_file, scores_file
+from nnsteer.study.inputs import Inputs
+from nnsteer.study.rows import ANSWERS, EARLIER, VALUES, Keyed, missing, of_answers, of_values
 from nnsteer.study.spec import Spec
 
-# passes over a batch that a measure takes; another measure of the model takes one, another of answers none
-PASSES = {"kl": 2, "drift": 1, "broken": 1}
 HEADINGS = ("", "there", "missing", "requests", "passes", "tokens read", "tokens written")
 
 
@@ -56,6 +54,7 @@ class Planner:
     """All that is known of a run before weights are loaded."""
 
     spec: Spec
+    inputs: Inputs
     files: ModelFiles
     folder: Folder
     """Which may not exist yet."""
@@ -72,42 +71,41 @@ class Planner:
         """The fingerprint of that model's weights."""
         return self.model.weights
 
-    @property
-    def runner(self) -> Runner:
-        """A runner that can name its model and make tokens of prompts, and nothing else."""
-        return Runner(None, self.files.chat, None, self.model, self.batch_size)  # type: ignore[arg-type]
-
 
 def stand_in(planner: Planner) -> tuple[Fitted, dict[str, Condition]]:
     """The directions and conditions of the folder; where it has none, others that no answer there was made with."""
-    fitted = {which: own(planner, which) for which in needed(planner.spec)}
+    fitted = {(name, method): own(planner, name, method) for name, methods in planner.spec.fitted.items() for method in methods}
     conditions = {}
     for name, entry in planner.spec.conditions.items():
-        file = point_file(planner.spec, entry, planner.weights)
-        known = entry.threshold is not None or planner.folder.has(file)
+        file = scores_file(entry, planner.inputs, fitted)
+        known = planner.folder.has(file)
         read = known_condition(entry, fitted, planner.folder, file) if known else condition(entry, fitted, 0.0, "above")
         conditions[name] = read
     return fitted, conditions
 
 
-def own(planner: Planner, which: Which) -> Mapping[Place, Direction]:
-    """Fitted directions of every layer, or ones of the same shape."""
-    file = planner.folder / directions_file(planner.spec, which, planner.weights)
+def own(planner: Planner, name: str, method: Method) -> Mapping[Place, Direction]:
+    """Fitted directions of every layer; or ones of the same shape, those of another name or method not the same."""
+    file = planner.folder / directions_file(planner.spec, planner.inputs, name, method, planner.weights)
     if file.exists():
         return load_directions(file)
-    config, entry = planner.files.config, planner.spec.directions[which[0]]
+    config, read = planner.files.config, READINGS[planner.spec.directions[name].read]
     vector = torch.ones(config.get_text_config().hidden_size)
     return {
-        site: Direction(vector, site, READINGS[entry.read], "not fitted", 0 * vector, planner.model, "", norm=1.0)
+        site: Direction(vector, site, read, method, 0 * vector, planner.model, f"{name}, {method}, not fitted", norm=1.0)
         for site in block_outs(range(num_layers(config)))
     }
 
 
-def plan(planner: Planner, study: Study) -> list[Part]:
+def plan(planner: Planner, study: Study, fitted: Fitted) -> list[Part]:
     """What is there and what is missing, step by step."""
-    asked = list(questions(study, planner.runner))
+    asked = list(questions(study, planner.model, planner.files.chat))
     tokens = {text: len(planner.files.chat.prompt_ids(text)) for text in {q.prompt.text for q in asked}}
-    return [*fits(planner), *searches(planner), *answers(planner, study, asked, tokens), *values(planner, study, asked, tokens)]
+    counted = partial(values, planner, study, asked, tokens)
+    found = [*fits(planner), *searches(planner, fitted)]
+    if study.generates:
+        found.append(answers(planner, study, asked, tokens))
+    return [*found, *map(counted, study.measures)]
 
 
 def table(parts: Sequence[Part]) -> Table:
@@ -123,59 +121,66 @@ def table(parts: Sequence[Part]) -> Table:
 
 def fits(planner: Planner) -> Iterator[Part]:
     """The directions to fit."""
-    for which in needed(planner.spec):
-        entry = planner.spec.directions[which[0]]
-        contrast = load_contrast(entry.positive, entry.negative, entry.prompts, entry.pairs, planner.spec.seed)
+    for name, methods in planner.spec.fitted.items():
+        contrast = planner.inputs.contrasts[name]
         sides = [planner.files.chat.rows(side) for side in (contrast.positive, contrast.negative)]
         read = [[len(prompt) + len(response) for prompt, response in side] for side in sides]
-        yield reading(planner, f"direction {which[0]}, {which[1]}", read, directions_file(planner.spec, which, planner.weights))
+        files = [directions_file(planner.spec, planner.inputs, name, method, planner.weights) for method in methods]
+        files.append(plane_file(planner.spec, planner.inputs, name, planner.weights))
+        yield reading(planner, f"direction {name}", read, all(map(planner.folder.has, files)))
 
 
-def searches(planner: Planner) -> Iterator[Part]:
-    """The thresholds to find."""
-    for name, entry in planner.spec.conditions.items():
-        if entry.threshold is None:
-            read = [[len(planner.files.chat.prompt_ids(text)) for text in side] for side in tuning_prompts(planner.spec, entry)]
-            yield reading(planner, f"condition {name}", read, point_file(planner.spec, entry, planner.weights))
+def searches(planner: Planner, fitted: Fitted) -> Iterator[Part]:
+    """The conditions to score."""
+    for direction, splits in planner.inputs.sides.items():
+        entries = {name: entry for name, entry in planner.spec.conditions.items() if entry.direction == direction}
+        there = all(planner.folder.has(scores_file(entry, planner.inputs, fitted)) for entry in entries.values())
+        texts = [text for sides in splits.values() for side in sides for text in side]
+        read = [[len(planner.files.chat.prompt_ids(text)) for text in texts]]
+        yield reading(planner, f"condition {', '.join(entries)}", read, there)
 
 
-def reading(planner: Planner, name: str, tokens: Sequence[Sequence[int]], file: str) -> Part:
-    """Texts of two sides, by their numbers of tokens, that are read once for a file."""
+def reading(planner: Planner, name: str, tokens: Sequence[Sequence[int]], there: bool) -> Part:
+    """Texts, by their numbers of tokens, that are read once; each side in batches of its own."""
     n = sum(map(len, tokens))
-    if planner.folder.has(file):
+    if there:
         return Part(name, n, 0, 0, 0, 0, 0)
     passes = sum(batches(len(side), planner.batch_size) for side in tokens)
     return Part(name, 0, n, passes, passes, sum(map(sum, tokens)), 0)
 
 
-def answers(planner: Planner, study: Study, asked: Sequence[Question], tokens: Mapping[str, int]) -> Iterator[Part]:
+def answers(planner: Planner, study: Study, asked: Sequence[Question], tokens: Mapping[str, int]) -> Part:
     """The answers to generate, batch by batch as `run.answer` makes them."""
-    if not any(isinstance(measure, OfAnswers) for measure in study.measures):
-        return
-    there = {(row["key"], row["variant"], row["set"]) for row in kept(planner.folder, ANSWERS)}
-    missing = [q for q in asked if (q.key, q.variant.name, q.set) not in there]
-    chunks = in_chunks(missing, planner.batch_size)
+    todo, n = still(of_answers(asked), kept(planner.folder, ANSWERS))
+    chunks = in_chunks(todo, planner.batch_size)
     ahead = sum(map(reads_ahead, chunks))
     passes = len(chunks) * study.max_new_tokens + ahead
-    read = sum(tokens[q.prompt.text] for q in missing)
-    new = len(missing) * study.max_new_tokens
-    yield Part("answers", len(asked) - len(missing), len(missing), len(chunks) + ahead, passes, read, new)
+    new = len(todo) * study.max_new_tokens
+    return Part("answers", n - len(todo), len(todo), len(chunks) + ahead, passes, sum(tokens[q.prompt.text] for q in todo), new)
 
 
-def values(planner: Planner, study: Study, asked: Sequence[Question], tokens: Mapping[str, int]) -> Iterator[Part]:
-    """The values of each measure. One that takes smaller batches than the study's takes more passes than it says here."""
-    there = {row["key"] for row in kept(planner.folder, ROWS) if row["value"] is not None}
-    for measure in study.measures:
-        missing = [q for q in asked if row_key(q, measure) not in there]
-        each = PASSES.get(measure.name, int(isinstance(measure, OfModel)))
-        read = each * sum(tokens[q.prompt.text] for q in missing)
-        if isinstance(measure, OfModel):
-            chunks = in_chunks(missing, planner.batch_size)
-            passes = each * len(chunks) + sum(map(reads_ahead, chunks))
-        else:
-            passes = each * sum(batches(len(chunk), planner.batch_size) for chunk in in_chunks(missing, JUDGED_AT_ONCE))
-            read += each * len(missing) * study.max_new_tokens  # the answers themselves
-        yield Part(f"values of {measure.name}", len(asked) - len(missing), len(missing), passes, passes, read, 0)
+def values(planner: Planner, study: Study, asked: Sequence[Question], tokens: Mapping[str, int], measure: Measure) -> Part:
+    """The values of a measure. One that takes smaller batches than the study's takes more passes than it says here."""
+    todo, n = still(of_values(asked, measure), [row for row in kept(planner.folder, VALUES) if row["value"] is not None])
+    name, there = f"values of {measure.name}", n - len(todo)
+    if isinstance(measure, OfAnswers):
+        return Part(name, there, len(todo), 0, 0, 0, 0)
+    chunks = in_chunks(todo, planner.batch_size)
+    read = sum(tokens[q.prompt.text] for q in todo)
+    if isinstance(measure, OfModel):
+        passes = len(chunks) + sum(map(reads_ahead, chunks))
+        if measure.unsteered_too:
+            read += sum(tokens[text] for chunk in chunks for text in {q.prompt.text for q in chunk})
+    else:
+        passes = len(chunks)
+        read += len(todo) * study.max_new_tokens  # the answers themselves
+    return Part(name, there, len(todo), passes, passes, read, 0)
+
+
+def still(asked: Sequence[Keyed], rows: Sequence[dict]) -> tuple[list[Question], int]:
+    """What is still to be asked, in the order of a run, and how much there is in all."""
+    todo = missing(asked, {row["key"] for row in rows})
+    return [one.question for one in todo], len({one.key for one in asked})
 
 
 def kept(folder: Folder, name: str) -> list[dict]:
@@ -185,10 +190,9 @@ def kept(folder: Folder, name: str) -> list[dict]:
     return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()]
 
 
-def in_chunks(missing: Sequence[Question], size: int) -> list[list[Question]]:
-    """Batches of questions in the order in which a run takes them."""
-    ordered = sorted(missing, key=lambda q: len(q.prompt.text))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+def in_chunks(todo: Sequence[Question], size: int) -> list[Sequence[Question]]:
+    """Batches of questions."""
+    return [todo[start : start + size] for start in range(0, len(todo), size)]
 
 
 def reads_ahead(chunk: Sequence[Question]) -> bool:

@@ -1,9 +1,9 @@
-"""Runs what is missing of a study: answers, then measures, each row on disk as soon as it is there."""
+"""Runs what is missing of a study: answers, then measures, each line on disk as soon as it is there."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,26 +11,28 @@ from filelock import FileLock, Timeout
 
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure.kinds import Answer, Measure, OfAnswers
+from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
 from nnsteer.progress import bar
 from nnsteer.runner import Completion, Runner
-from nnsteer.study.cells import BASELINE, Question, Study, questions, row_key
+from nnsteer.study.cells import BASELINE, Question, Study, questions
+from nnsteer.study.rows import ANSWERS, VALUES, Keyed, forget_failures, missing, of_answers, of_values, sort_out
 
-ANSWERS, ROWS, EARLIER = "completions.jsonl", "rows.jsonl", "earlier_"
 JUDGED_AT_ONCE = 64  # answers between two writes
+Work = Callable[[Runner, Sequence[Question]], list[dict]]
+"""Makes the lines of one batch."""
 
 
 def run(study: Study, runner: Runner, folder: Folder) -> None:
-    """Completes completions.jsonl and rows.jsonl. Rows of an earlier version of the study move to earlier_*.jsonl, and come back
-    when it does; values that could not be had are asked for again. Raises UserError while another process is at work."""
+    """Completes completions.jsonl and rows.jsonl; values that could not be had are asked for again. Raises UserError while
+    another process is at work."""
     with locked(folder):
         folder.write_json("study.json", described(study))
-        asked = list(questions(study, runner))
-        if any(isinstance(measure, OfAnswers) for measure in study.measures):
-            sort_out(folder, ANSWERS, {(q.key, q.variant.name, q.set) for q in asked}, ("key", "variant", "set"))
+        asked = list(questions(study, runner.model, runner.chat))
+        if study.generates:
+            sort_out(folder, ANSWERS, (one.place for one in of_answers(asked)))
             answer(study, runner, folder, asked)
+        sort_out(folder, VALUES, (one.place for measure in study.measures for one in of_values(asked, measure)))
         forget_failures(folder)
-        sort_out(folder, ROWS, {(row_key(q, m),) for q in asked for m in study.measures}, ("key",))
         answers = {row["key"]: row for row in folder.read_lines(ANSWERS)}
         for measure in study.measures:
             take(measure, runner, folder, asked, answers)
@@ -50,43 +52,58 @@ def locked(folder: Folder) -> Iterator[None]:
         lock.release()
 
 
-def sort_out(folder: Folder, name: str, wanted: set[tuple], fields: tuple[str, ...]) -> None:
-    """Leaves in a file the rows that the study has, and keeps the others in another file."""
-    here, earlier = folder.read_lines(name), folder.read_lines(EARLIER + name)
-    unique = {tuple(row[field] for field in fields): row for row in (*earlier, *here)}
-    inside = [row for key, row in unique.items() if key in wanted]
-    if len(inside) == len(here) and all(tuple(row[field] for field in fields) in wanted for row in here):
-        return
-    # the copy first: a kill between the two writes leaves a row twice, which the next start makes one of
-    folder.write_lines(EARLIER + name, [row for key, row in unique.items() if key not in wanted])
-    folder.write_lines(name, inside)
-
-
-def forget_failures(folder: Folder) -> None:
-    """Removes rows whose value could not be had, a judge's time-out for one, so that it is asked for again."""
-    rows = folder.read_lines(ROWS)
-    had = [row for row in rows if row["value"] is not None]
-    if len(had) < len(rows):
-        folder.write_lines(ROWS, had)
-
-
 def answer(study: Study, runner: Runner, folder: Folder, asked: Sequence[Question]) -> None:
-    """Generates every answer that is missing. Many variants share a batch: equal lengths beside one another, whatever the
-    program."""
-    there = {(row["key"], row["variant"], row["set"]) for row in folder.read_lines(ANSWERS)}
-    missing = [q for q in asked if (q.key, q.variant.name, q.set) not in there]
-    missing.sort(key=lambda q: len(q.prompt.text))
-    with bar("answers", len(asked)) as advance:
-        advance(len(asked) - len(missing))
+    """Generates every answer that is missing. Many variants share a batch."""
+
+    def work(runner: Runner, chunk: Sequence[Question]) -> list[dict]:
+        completions = runner.generate([q.prompt.text for q in chunk], [q.variant.program for q in chunk], study.max_new_tokens)
+        return [answer_row(q.prompt.text, completion) for q, completion in zip(chunk, completions, strict=True)]
+
+    fill(folder, ANSWERS, "answers", of_answers(asked), runner, work)
+
+
+def take(measure: Measure, runner: Runner, folder: Folder, asked: Sequence[Question], answers: dict[str, dict]) -> None:
+    """Takes one measure wherever it is missing."""
+
+    def work(runner: Runner, chunk: Sequence[Question]) -> list[dict]:
+        if isinstance(measure, OfModel):
+            values = measure.values(runner, [q.variant.program for q in chunk], [q.prompt for q in chunk])
+        else:
+            found = [answers[q.key] for q in chunk]
+            given = [Answer(q.prompt, a["completion"], tuple(a["ids"])) for q, a in zip(chunk, found, strict=True)]
+            values = judged(measure, runner, given)
+        return [value_row(q.prompt.text, measure, value) for q, value in zip(chunk, values, strict=True)]
+
+    at_once = runner.with_batch_size(JUDGED_AT_ONCE) if isinstance(measure, OfAnswers) else runner
+    fill(folder, VALUES, measure.name, of_values(asked, measure), at_once, work)
+
+
+def judged(measure: OfAnswers | OfReading, runner: Runner, given: Sequence[Answer]) -> list[float]:
+    """The value of each answer. Where a condition does not hold, variants give the same answer: it is judged once."""
+    each = list(dict.fromkeys(given))
+    values = measure.values(each) if isinstance(measure, OfAnswers) else measure.values(runner, each)
+    found = dict(zip(each, values, strict=True))
+    return [found[answer] for answer in given]
+
+
+def fill(folder: Folder, name: str, task: str, asked: Sequence[Keyed], runner: Runner, work: Work) -> None:
+    """Adds the lines that a file lacks, batch by batch: each result once, at every place where it stands. A batch that does not
+    fit into memory is halved."""
+    places: dict[str, list[dict]] = {}
+    for one in asked:
+        places.setdefault(one.key, []).append(one.place._asdict())
+    todo = missing(asked, {row["key"] for row in folder.read_lines(name)})
+    with bar(task, len(places)) as advance:
+        advance(len(places) - len(todo))
         start = 0
-        while start < len(missing):
-            chunk = missing[start : start + runner.batch_size]
+        while start < len(todo):
+            chunk = todo[start : start + runner.batch_size]
             try:
-                got = runner.generate([q.prompt.text for q in chunk], [q.variant.program for q in chunk], study.max_new_tokens)
+                made = work(runner, [one.question for one in chunk])
             except torch.OutOfMemoryError:
                 runner = halved(runner)
                 continue
-            folder.append(ANSWERS, [answer_row(q, completion) for q, completion in zip(chunk, got, strict=True)])
+            folder.append(name, [here | row for one, row in zip(chunk, made, strict=True) for here in places[one.key]])
             advance(len(chunk))
             start += len(chunk)
 
@@ -99,14 +116,10 @@ def halved(runner: Runner) -> Runner:
     return runner.with_batch_size(runner.batch_size // 2)
 
 
-def answer_row(question: Question, completion: Completion) -> dict:
-    """One line of completions.jsonl."""
+def answer_row(prompt: str, completion: Completion) -> dict:
+    """One line of completions.jsonl, but for where it stands."""
     return {
-        "key": question.key,
-        "variant": question.variant.name,
-        "set": question.set,
-        "kind": question.prompt.kind,
-        "prompt": question.prompt.text,
+        "prompt": prompt,
         "completion": completion.text,
         "ids": list(completion.ids),
         "scores": list(completion.scores),
@@ -114,37 +127,9 @@ def answer_row(question: Question, completion: Completion) -> dict:
     }
 
 
-def take(measure: Measure, runner: Runner, folder: Folder, asked: Sequence[Question], answers: dict[str, dict]) -> None:
-    """Takes one measure wherever it is missing."""
-    have = {row["key"] for row in folder.read_lines(ROWS)}
-    missing = [q for q in asked if row_key(q, measure) not in have]
-    missing.sort(key=lambda q: len(q.prompt.text))
-    step = JUDGED_AT_ONCE if isinstance(measure, OfAnswers) else runner.batch_size
-    with bar(measure.name, len(asked)) as advance:
-        advance(len(asked) - len(missing))
-        for start in range(0, len(missing), step):
-            chunk = missing[start : start + step]
-            if isinstance(measure, OfAnswers):
-                found = [answers[q.key] for q in chunk]
-                given = [Answer(q.prompt, a["completion"], tuple(a["ids"])) for q, a in zip(chunk, found, strict=True)]
-                values = measure.values(given)
-            else:
-                values = measure.values(runner, [q.variant.program for q in chunk], [q.prompt for q in chunk])
-            folder.append(ROWS, [value_row(q, measure, value) for q, value in zip(chunk, values, strict=True)])
-            advance(len(chunk))
-
-
-def value_row(question: Question, measure: Measure, value: float) -> dict:
-    """One line of rows.jsonl; a value that could not be had is null."""
-    return {
-        "key": row_key(question, measure),
-        "variant": question.variant.name,
-        "set": question.set,
-        "kind": question.prompt.kind,
-        "prompt": question.prompt.text,
-        "measure": measure.name,
-        "value": None if math.isnan(value) else value,
-    }
+def value_row(prompt: str, measure: Measure, value: float) -> dict:
+    """One line of rows.jsonl, but for where it stands; a value that could not be had is null."""
+    return {"prompt": prompt, "measure": measure.name, "value": None if math.isnan(value) else value}
 
 
 def described(study: Study) -> dict:
@@ -157,4 +142,6 @@ def described(study: Study) -> dict:
         "measures": [{"name": m.name, "settings": m.settings, "binary": m.binary} for m in study.measures],
         "max_new_tokens": study.max_new_tokens,
         "recommend": study.recommend,
+        "planes": dict(study.planes),
+        "scores": dict(study.scores),
     }

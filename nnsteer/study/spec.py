@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from nnsteer.errors import UserError
-from nnsteer.names import Method, OpName, ReadingName, Score, SpanName, Unit
+from nnsteer.names import Method, OpName, ReadingName, Score, Side, SpanName, Unit
 from nnsteer.requests import Split
 from nnsteer.toml import read_toml
 
@@ -43,7 +43,7 @@ class ConditionSpec:
     method: Method = "lda"
     score: Score = "cosine"
     threshold: float | None = None
-    fires_when: Literal["above", "below"] = "above"
+    fires_when: Side = "above"
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,14 @@ class Spec:
     max_new_tokens: int = 24
     seed: int = 0
     controls: bool = True
+
+    @property
+    def fitted(self) -> dict[str, list[Method]]:
+        """The methods by which each direction is needed, by variants or conditions."""
+        used: list[Cell | ConditionSpec] = [*self.cells, *self.conditions.values()]
+        return {
+            name: sorted({one.method for one in used if one.direction == name}) for name in sorted({u.direction for u in used})
+        }
 
 
 AXES = {"op": "add", "direction": None, "method": "mean_difference", "layer": None, "strength": 1.0, "span": "all",
@@ -154,6 +162,7 @@ def check(path: Path, spec: Spec) -> None:
         one_of(path, f"[conditions.{name}] direction", condition.direction, spec.directions)
         one_of(path, f"[conditions.{name}] method", condition.method, get_args(Method))
         one_of(path, f"[conditions.{name}] score", condition.score, get_args(Score))
+        one_of(path, f"[conditions.{name}] fires_when", condition.fires_when, get_args(Side))
     for cell in spec.cells:
         one_of(path, "[[variants]] op", cell.op, get_args(OpName))
         one_of(path, "[[variants]] direction", cell.direction, spec.directions)

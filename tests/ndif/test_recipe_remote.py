@@ -10,7 +10,6 @@ import sys
 import torch
 
 from nnsteer.formats import load_directions
-
 from serving import KEY, NAME
 
 pytest_plugins = ["loopback_fixtures"]

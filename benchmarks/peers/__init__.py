@@ -1,0 +1,1 @@
+"""Other steering libraries, each in an environment and a process of its own."""

@@ -1,0 +1,99 @@
+"""Two-answer items and general text under programs, to rows on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from typing import NamedTuple
+
+from nnsteer.evaluations import Item
+from nnsteer.folder import Folder
+from nnsteer.measure.choice import Tally, replies
+from nnsteer.measure.skill import predicted, top_k
+from nnsteer.program import Program
+from nnsteer.progress import bar
+from nnsteer.prompts import Prompt
+from nnsteer.runner import Runner
+
+
+class Asked(NamedTuple):
+    """One item under one program."""
+
+    variant: str
+    behaviour: str
+    item: Item
+    program: Program
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a file of answers."""
+
+    variant: str
+    behaviour: str
+    prompt: str
+    matching: str
+    """The letter, Yes or No that shows the behaviour."""
+    other: str
+    said: str
+    """The one that the model wrote, or another token's text: a faulty answer."""
+    margin: float
+    """The matching answer's logit minus the other's."""
+
+
+def ask(folder: Folder, name: str, runner: Runner, asked: Sequence[Asked]) -> list[Row]:
+    """The row of each item, in order, from the folder's file `name`; what is not there yet is asked and appended batch by batch,
+    so that a run killed here repeats nothing."""
+    have = {key(row) for row in folder.read_lines(name)}
+    missing = [one for one in asked if (one.variant, one.behaviour, one.item.prompt) not in have]
+    with bar(name, len(asked)) as advance:
+        advance(len(asked) - len(missing))
+        for start in range(0, len(missing), runner.batch_size):
+            rows = answered(runner, missing[start : start + runner.batch_size])
+            folder.append(name, map(asdict, rows))
+            advance(len(rows))
+    there = {key(row): Row(**row) for row in folder.read_lines(name)}
+    return [there[one.variant, one.behaviour, one.item.prompt] for one in asked]
+
+
+def key(row: dict) -> tuple[str, str, str]:
+    """What a row is the answer to."""
+    return row["variant"], row["behaviour"], row["prompt"]
+
+
+def answered(runner: Runner, asked: Sequence[Asked]) -> list[Row]:
+    """One greedy token after each item's opener."""
+    items, programs = [one.item for one in asked], [one.program for one in asked]
+    found = replies(runner, [item.prompt for item in items], [item.responses for item in items], programs)
+    rows = []
+    for one, item, reply in zip(asked, items, found, strict=True):
+        said = dict(zip(item.responses, (item.matching, item.other), strict=True)).get(reply.chosen or "", reply.token)
+        rows.append(Row(one.variant, one.behaviour, item.prompt, item.matching, item.other, said, reply.margin))
+    return rows
+
+
+def counted(rows: Sequence[Row]) -> Tally:
+    """Matches, faulty answers and the commonest answer among the rows."""
+    given = [row.said for row in rows if row.said in (row.matching, row.other)]
+    matches = sum(row.said == row.matching for row in rows)
+    return Tally(len(rows), matches, len(rows) - len(given), max(Counter(given).values(), default=0))
+
+
+def predict(folder: Folder, name: str, runner: Runner, variants: Mapping[str, Sequence[Program]], texts: Sequence[str]) -> None:
+    """The share of each text's tokens that the steered model ranks first, variant by variant into the folder's file `name`; what
+    steering takes of it is the alignment tax. A variant of several programs has them in turn."""
+    prompts = [Prompt(text) for text in texts]
+    have = {row["variant"] for row in folder.read_lines(name)}
+    tokens = predicted(runner, prompts)
+    with bar(name, len(variants) * len(texts)) as advance:
+        for variant, programs in variants.items():
+            if variant not in have:
+                hits = top_k().values(runner, list(islice(cycle(programs), len(texts))), prompts)
+                lines = zip(hits, tokens, strict=True)
+                folder.append(
+                    name,
+                    [{"variant": variant, "text": i, "top1": hit, "tokens": n} for i, (hit, n) in enumerate(lines)],
+                )
+            advance(len(texts))

@@ -1,0 +1,1 @@
+"""CAST over categories of requests: its parts, one file each; the recipe itself is `__main__.py`."""

@@ -1,0 +1,95 @@
+"""What a refusal run would do, before any weights are loaded; where the model or the data are not to be had, why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from nnsteer.errors import UserError
+from nnsteer.layout import num_layers
+from nnsteer.load import find_model
+from nnsteer.measure import classifier
+from nnsteer.prompts import load_prompts, load_texts
+from nnsteer.report.look import plain_table, show
+
+if TYPE_CHECKING:
+    from nnsteer.recipes.refusal import Config
+
+
+def show_plan(steps: Iterable[tuple[str, str]]) -> None:
+    """Prints a plan."""
+    table = plain_table("", "")
+    table.columns[1].justify = "left"
+    table.columns[1].no_wrap = False
+    for name, text in steps:
+        table.add_row(name, escape(text))
+    show("What this run would do", table)
+
+
+def plan(config: Config) -> Iterator[tuple[str, str]]:
+    """Each step of a refusal run in a line."""
+    yield "model", had(partial(found, config))
+    for side, source in (("harmful", config.harmful), ("harmless", config.harmless)):
+        yield side, had(partial(counted, source, config.seed))
+    for name, source in (("refusals", config.refusals), ("compliances", config.compliances)):
+        yield name, had(partial(openers, source))
+    yield "directions", f"{config.method} for the behaviour, {config.condition_method} for the condition{published(config)}"
+    yield "condition", condition(config)
+    yield "steering", steering(config)
+    cast = f"CAST's keywords or {classifier.CAST}"
+    yield "a refusal is", "an answer that begins like one" if config.judged_by == "openers" else cast
+    yield "results", f"five variants on the test split, {config.max_new_tokens} tokens an answer, in {config.out}"
+
+
+def had(say: Callable[[], str]) -> str:
+    """What it says, or why it can't."""
+    try:
+        return say()
+    except UserError as error:
+        return f"not to be had: {error}"
+
+
+def found(config: Config) -> str:
+    """The model, by its config."""
+    layers = num_layers(find_model(config.model, config.revision).config)
+    return f"{config.model}{f' at {config.revision}' if config.revision else ''}, {layers} layers"
+
+
+def counted(source: str, seed: int) -> str:
+    """How many prompts are in each split."""
+    splits = load_prompts(source, seed)
+    return f"{len(splits.fit)} fit, {len(splits.tune)} tune, {len(splits.test)} test; {source}"
+
+
+def openers(source: str) -> str:
+    """How many openers there are."""
+    return f"{len(load_texts(source, 'opener'))} openers; {source}"
+
+
+def published(config: Config) -> str:
+    """Whose way of reading."""
+    return ", as published" if config.as_published else ""
+
+
+def condition(config: Config) -> str:
+    """Where the condition is read and when it fires."""
+    layers = "the first half of the layers" if config.condition_layers is None else numbered(config.condition_layers)
+    if config.threshold is None:
+        return f"{config.score} at {layers}; layer, threshold and side are chosen on the tune split"
+    return f"{config.score} at {layers} {'>' if config.fires_when == 'above' else '<='} {config.threshold:g}"
+
+
+def steering(config: Config) -> str:
+    """Where and how hard."""
+    unit = "" if config.as_published else ", in lengths of the direction"
+    layers = "layers to be chosen" if config.layers is None else numbered(config.layers)
+    strength = "a strength to be chosen" if config.strength is None else f"strength {config.strength:g}{unit}"
+    return f"{layers}, {strength}; every way is tried on {2 * config.tune_prompts} tune prompts"
+
+
+def numbered(layers: tuple[int, ...]) -> str:
+    """`layers 1, 2, 3`."""
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"

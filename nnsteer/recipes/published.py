@@ -1,0 +1,92 @@
+"""Reading and steering as CAST's own code does, for numbers that were published with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nnsteer import fit
+from nnsteer.activations import Activations
+from nnsteer.compat import cast_skew
+from nnsteer.contrast import ContrastSet
+from nnsteer.direction import Direction
+from nnsteer.errors import UserError
+from nnsteer.folder import Folder
+from nnsteer.formats import load_directions, save_directions
+from nnsteer.identity import require_same
+from nnsteer.progress import bar
+from nnsteer.runner import Runner, Watch, ignore
+from nnsteer.site import Place, Site
+from nnsteer.span import PROMPT, Reading
+
+BATCH = 32  # the library's, which decides how much is padded
+
+
+def fitted(
+    folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, method: fit.Method
+) -> dict[Place, Direction]:
+    """What `stages.fitted` gives, as CAST's library has it: of length 1, read without the answer's header and with the pads, and
+    moved one layer ahead, to what enters the block that it was read behind."""
+    file = folder / f"{name}.safetensors"
+    if not file.exists():
+        with bar(f"reading {name}", len(contrast.positive) + len(contrast.negative)) as watch:
+            directions = fit.METHODS[method](record_with_pads(bare(runner), contrast, sites, span, watch))
+        save_directions(file, (direction.unit() for direction in cast_skew(directions).values()))
+    kept = load_directions(file)
+    for direction in kept.values():
+        require_same(str(file), direction.model, runner.model)
+    return kept
+
+
+def bare(runner: Runner) -> Runner:
+    """The runner that reads texts without the template's header of the answer, as the library does; when it checks a condition,
+    the header is there."""
+    return replace(runner, chat=replace(runner.chat, generation_prompt=False))
+
+
+def record_with_pads(
+    runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, watch: Watch = ignore
+) -> Activations:
+    """Mean states as the library takes them: positive and negative texts in turn, 32 at a time, padded with token 0 on the
+    tokenizer's own side, the mean over every column of the batch; where responses are read, over as many last columns as the
+    first response has tokens. Raises UserError on a server, where the library's way is not to be had."""
+    if runner.remote not in (None, "local"):
+        raise UserError("as published: pads are pooled by a model that is here; leave --remote or --as-published out")
+    texts = [text for pair in zip(contrast.positive, contrast.negative, strict=True) for text in pair]
+    pairs = runner.chat.rows(texts)
+    last = 0 if span == PROMPT else len(pairs[0][1])
+    means: dict[Place, list[Tensor]] = {site: [] for site in sites}
+    norms: dict[Place, list[Tensor]] = {site: [] for site in sites}
+    for start in range(0, len(pairs), BATCH):
+        rows = [[*prompt, *response] for prompt, response in pairs[start : start + BATCH]]
+        ids, mask = (t.to(runner.hf.device) for t in padded(rows, runner.chat.tokenizer.padding_side == "left"))
+        with torch.no_grad():
+            out = runner.hf(ids, attention_mask=mask, output_hidden_states=True)
+        for site in sites:
+            states = out.hidden_states[site.layer + 1][:, -last:].float().cpu()  # all for 0
+            means[site].append(states.mean(1))
+            norms[site].append(states.norm(dim=-1).mean(1))
+        watch(len(rows))
+    every = {site: torch.cat(found) for site, found in means.items()}
+    lengths = {site: torch.cat(found) for site, found in norms.items()}
+    return Activations(
+        positive={site: found[::2] for site, found in every.items()},
+        negative={site: found[1::2] for site, found in every.items()},
+        norms={site: (found[::2], found[1::2]) for site, found in lengths.items()},
+        span=span,
+        model=runner.model,
+        data=contrast.fingerprint(),
+    )
+
+
+def padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, [row, token]."""
+    width = max(map(len, rows))
+    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        own = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, own], mask[i, own] = torch.tensor(row), 1
+    return ids, mask
