@@ -128,7 +128,8 @@ What goes in and what comes out:
   RUN         The folder of a recipe or a study, which --out names: config.json (settings, command, versions), what was fitted,
               a .jsonl line for each answer and value, summary.json, figures/, and report.html to look at.
 
-`nnsteer VERB --help` lists a verb's options. Every verb takes --config FILE.toml with any of them; what is typed wins.
+`nnsteer VERB --help` lists a verb's options. Every verb takes --config FILE.toml with any of them; what is typed wins. With
+--quiet there are no progress bars.
 
 Exit status: 0 done; 2 a mistake in what was asked for, said in one line; 130 stopped by Ctrl-C, and the same command goes on
 with a recipe or a study where it was.

@@ -17,10 +17,12 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nnsteer.errors import UserError
+from nnsteer.progress import STDERR
 from nnsteer.toml import read_toml
 
 T = TypeVar("T")
 FAILED, STOPPED, UNHEARD = 2, 130, 141
+QUIET = "--quiet"  # no progress bars; results and errors are still shown
 EVERY_VERB = """Any of these may stand in a file, `layers = [0, 1]`: --config FILE.toml; what is typed wins.
 Exit status: 0 done, 2 a mistake in what was asked for, 130 stopped by Ctrl-C.
 What a SOURCE and the files are, `nnsteer --help` says."""
@@ -71,6 +73,8 @@ def reported() -> Iterator[None]:
 
 def parse(config: type[T], description: str, args: list[str], prog: str | None = None) -> T:
     """The options over the values of `--config FILE.toml`, over the defaults."""
+    if QUIET in args:
+        args, STDERR.quiet = [arg for arg in args if arg != QUIET], True
     chosen, rest = preset(named_server(args))
     values = {} if chosen is None else read_preset(chosen, config)
     given = {arg.split("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_") for arg in rest if arg.startswith("--")}

@@ -42,13 +42,14 @@ class Where:
     remote_model: str | None = None
 
 
-def open_runner(files: ModelFiles, where: Where, out: Path) -> Runner:
-    """The model, here or on a server; what a server was asked is kept in the run folder `out`."""
+def open_runner(files: ModelFiles, where: Where, out: Path | None) -> Runner:
+    """The model, here or on a server; what a server was asked is kept in the run folder `out` (None: nowhere)."""
     if where.remote is None or where.remote == "local":
         runner = Runner.open(files, where.dtype, where.device_map, where.batch_size)
         return runner if where.remote is None else runner.simulated()
     link = connect(where.remote, where.remote_model or files.name, files.revision)
-    journal = Journal(Folder(out.expanduser()))
+    STDERR.print(f"{link.host}: {where.remote_model or files.name} is running", highlight=False)
+    journal = None if out is None else Journal(Folder(out.expanduser()))
     return Runner.connect(files, replace(link, journal=journal, say=STDERR.print), where.batch_size)
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from nnsteer import cli
+from nnsteer.progress import STDERR, bar
 from nnsteer.recipes.refusal import Config, main
 
 
@@ -109,3 +110,22 @@ def test_a_hub_id_that_cannot_be_reached_is_one_line_without_a_traceback(tmp_pat
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: model org/name: ")
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("args", [["--quiet"], []], ids=["quiet", "not"])
+def test_quiet_takes_the_bars_away(capsys, monkeypatch, args):
+    monkeypatch.setattr(STDERR, "quiet", False)
+    monkeypatch.setattr(STDERR, "_force_terminal", True)
+
+    def main(config):
+        with bar("reading", 1) as advance:
+            advance(1)
+
+    cli.run(Config, main, "", ["--out", "runs/x", *args])
+    assert ("reading" in capsys.readouterr().err) != bool(args)
+
+
+def test_a_bare_remote_is_ndif():
+    assert cli.parse(Config, "", ["--remote", "--out", "runs/x"]).remote == "ndif"
+    assert cli.parse(Config, "", ["--remote", "http://here"]).remote == "http://here"
+    assert cli.parse(Config, "", ["--remote"]).remote == "ndif"

@@ -31,6 +31,10 @@ class ModelOptions:
     """auto: the checkpoint's own, and float32 on a CPU."""
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
+    remote: str | None = None
+    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
+    remote_model: str | None = None
+    """The model's name there, where it is another."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,10 @@ def find(model: ModelOptions, chat: ChatOptions) -> nnsteer.ModelFiles:
 
 
 def open_runner(files: nnsteer.ModelFiles, model: ModelOptions, batch_size: int = 32) -> nnsteer.Runner:
-    """Loads the weights."""
-    return nnsteer.Runner.open(files, model.dtype, model.device_map, batch_size)
+    """Loads the weights, or finds the model on a server."""
+    from nnsteer.stages import Where, open_runner
+
+    return open_runner(files, Where(model.dtype, model.device_map, batch_size, model.remote, model.remote_model), None)
 
 
 def texts(options: PromptOptions) -> list[str]:

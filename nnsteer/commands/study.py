@@ -77,6 +77,10 @@ class Config:
     """The run's folder. A study that was stopped, or whose file was changed, goes on from there."""
     batch_size: int = 128
     """Prompts that are answered at once, whatever their variants; halved where memory runs out."""
+    remote: str | None = None
+    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
+    remote_model: str | None = None
+    """The model's name there, where it is another."""
     dry_run: bool = False
     """Says what it would take and how much of it is there. Loads no weights and writes nothing."""
 
@@ -86,6 +90,7 @@ def main(config: Config) -> None:
     from nnsteer.measure.named import measures
     from nnsteer.report import study as report
     from nnsteer.report.look import show
+    from nnsteer.stages import Where, open_runner
     from nnsteer.study.build import build
     from nnsteer.study.fitting import find_conditions, fit_directions
     from nnsteer.study.inputs import load_inputs
@@ -108,7 +113,7 @@ def main(config: Config) -> None:
         show(heading, table(plan(planner, rehearsed, fitted)))
         return
 
-    runner = nnsteer.Runner.open(files, batch_size=config.batch_size)
+    runner = open_runner(files, Where("auto", None, config.batch_size, config.remote, config.remote_model), out)
     folder = open_folder(out, settings, {"model": asdict(runner.model)})
     fitted = fit_directions(spec, inputs, runner, folder)
     conditions = find_conditions(spec, inputs, fitted, runner, folder)

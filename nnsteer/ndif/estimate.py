@@ -39,7 +39,7 @@ def estimates(config: PretrainedConfig, prompts: int, batch_size: int) -> list[E
     directions = layers * (2 * hidden + 2) * 4
     parts = fits * layers * 64 * (hidden + prompts // fits) * 4
     return [
-        Estimate("directions, mean difference", fits, tokens + fits * BLOCK, directions if fits == 1 else fits * 2 * directions),
+        Estimate("directions, mean difference", fits, tokens + fits * BLOCK, fits * directions),
         Estimate("directions, pca_pairwise", fits, tokens + fits * BLOCK, directions if fits == 1 else parts),
         Estimate("scores of every layer", scorings, tokens + scorings * (BLOCK + directions), 2 * prompts * layers * 4),
         Estimate(
