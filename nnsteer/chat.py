@@ -51,14 +51,21 @@ class Chat:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt's tokens, up to where the answer begins."""
-        text = neutralise(prompt, special_strings(self.tokenizer))
-        if not self.templated:
-            return self.tokenizer(text)["input_ids"][: self.max_tokens]
-        turns = [{"role": "system", "content": self.system}] if self.system else []
-        turns.append({"role": "user", "content": text})
-        rendered = self.tokenizer.apply_chat_template(turns, add_generation_prompt=self.generation_prompt, tokenize=False)
+        return self.prompts_ids([prompt])[0]
+
+    def prompts_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The same of many prompts, each distinct one looked at once."""
+        distinct, specials = list(dict.fromkeys(prompts)), special_strings(self.tokenizer)
+        texts = [neutralise(prompt, specials) for prompt in distinct]
+        if self.templated:
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            chats = [[*system, {"role": "user", "content": text}] for text in texts]
+            texts = self.tokenizer.apply_chat_template(chats, add_generation_prompt=self.generation_prompt, tokenize=False)
         # the template has written its own BOS
-        return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer(texts, add_special_tokens=not self.templated)["input_ids"] if texts else []
+        cut = None if self.templated else self.max_tokens
+        found = {prompt: row[:cut] for prompt, row in zip(distinct, ids, strict=True)}
+        return [found[prompt] for prompt in prompts]
 
     @property
     def post_instruction(self) -> Span:
@@ -81,7 +88,9 @@ class Chat:
 
     def rows(self, texts: Sequence[Text]) -> list[tuple[list[int], list[int]]]:
         """Prompt and response tokens of each text."""
-        return [(self.prompt_ids(text.prompt), self.response_ids(text.response)) for text in texts]
+        responses = {response: self.response_ids(response) for response in {text.response for text in texts}}
+        prompts = self.prompts_ids([text.prompt for text in texts])
+        return [(prompt, responses[text.response]) for prompt, text in zip(prompts, texts, strict=True)]
 
     def pad(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Batch:
         """Rows of (prompt, response) tokens, aligned at their right end."""

@@ -43,6 +43,8 @@ def directions(
     many as `ndif.estimate` allows): directions come home from one request, and from several what merges into them
     (`fit.partial`; `rank` is for pca_pairwise). Raises UserError for a method that does not merge."""
     ordered = sorted(sites, key=lambda site: site.order)
+    if runner.remote is None and method == "mean_difference":  # memory does not grow with the texts
+        return fit.mean_difference(runner.moments(contrast, ordered, span, watch=watch))
     if runner.remote is None or method not in KERNELS:
         return fit.METHODS[method](runner.record(contrast, ordered, span, watch))
     at_once = pairs_at_once or estimate.pairs_at_once(len(ordered), hidden_size(runner))

@@ -76,8 +76,10 @@ def inside(offsets, lengths, where):
 
 def mean_over(h, touched):
     """Mean of `h` [row, token, hidden] over the touched tokens [row, token], in fp32: [row, hidden]."""
-    weight = touched.to(h.device).float()[..., None]
-    total = torch.where(weight > 0, h.float(), torch.zeros((), device=h.device)).sum(1)
+    there = touched.any(0).nonzero()[:, 0]
+    first, stop = int(there[0]), int(there[-1]) + 1  # the last token of a long prompt is all that is often wanted
+    weight = touched[:, first:stop].to(h.device).float()[..., None]
+    total = torch.where(weight > 0, h[:, first:stop].float(), torch.zeros((), device=h.device)).sum(1)
     return total / weight.sum(1)
 
 
@@ -213,4 +215,5 @@ def gumbel(logits, step, temperature, seed, row_ids):
 
 def token_losses(logits, ids):
     """Negative log-likelihood in nats of each token given those before it, [row, token - 1]."""
-    return torch.nn.functional.cross_entropy(logits[:, :-1].float().mT, ids[:, 1:].to(logits.device), reduction="none")
+    before = logits[:, :-1].float()
+    return before.logsumexp(-1) - before.gather(-1, ids[:, 1:, None].to(logits.device))[..., 0]

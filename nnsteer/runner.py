@@ -166,13 +166,16 @@ class Runner:
 
     def losses(self, prompts: Sequence[str], completions: Sequence[Sequence[int]], watch: Watch = ignore) -> list[Tensor]:
         """How surprising the unsteered model finds given tokens after each prompt: nats, [completion tokens] a row."""
-        rows = [(self.chat.prompt_ids(p), list(c)) for p, c in zip(prompts, completions, strict=True)]
-        out: dict[int, Tensor] = {}
-        for batch, _, numbers in self.batches(rows):
+        asked = [(prompt, tuple(completion)) for prompt, completion in zip(prompts, completions, strict=True)]
+        distinct = list(dict.fromkeys(asked))  # variants often answer alike
+        ids = self.chat.prompts_ids([prompt for prompt, _ in distinct])
+        found: dict[tuple, Tensor] = {}
+        for batch, _, numbers in self.batches([(own, list(c)) for own, (_, c) in zip(ids, distinct, strict=True)]):
             losses = traces.losses(self.envoy, self.remote, batch, answer_and_one(batch))
-            out |= {i: row[len(row) - n :] for i, row, n in zip(numbers, losses, batch.response_lengths.tolist(), strict=True)}
-            watch(len(batch.ids))
-        return in_order(out)
+            for i, row, n in zip(numbers, losses, batch.response_lengths.tolist(), strict=True):
+                found[distinct[i]] = row[len(row) - n :]
+        watch(len(asked))
+        return [found[pair] for pair in asked]
 
     def generate(
         self,
