@@ -2,8 +2,8 @@
 
     python -m benchmarks.packed
 
-16 variants of an addition, 32 prompts, 24 new tokens, on the bundled model. Both ways have the same batch size to use, the fastest
-of 64 to 512 for packed; the texts must be equal. Prints a table, then one line of JSON.
+16 variants of an addition, 32 prompts, 24 new tokens, on the bundled model. Both ways have the same batch size to use, the
+fastest of 96 to 512 for packed; the texts must be equal. Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations

@@ -6,13 +6,10 @@ python tests/ndif/payload_sizes.py
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path[:0] = [str(Path(__file__).parent)]
-
-from serving import KEY, NAME, serving
+from serving import KEY, serving
 
 COUNTS = (100, 1000, 4000)
 
