@@ -28,7 +28,7 @@ VERBS = {
         "recipe refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request --out runs/qwen",
     ),
     "recipe affine": Verb(
-        "nnsteer.recipes.affine",
+        "nnsteer.recipes.affine.__main__",
         "Set how much of the refusal direction is in a model's states (ACE), beside other ways to steer.",
         "recipe affine --methods ace add ablate --alphas 0 0.5 1 --out runs/ace",
     ),
@@ -38,7 +38,7 @@ VERBS = {
         "recipe skills --model Qwen/Qwen1.5-1.8B --skill code.jsonl --retained prose.jsonl --out runs/coding",
     ),
     "recipe behaviours": Verb(
-        "nnsteer.recipes.behaviours",
+        "nnsteer.recipes.behaviours.__main__",
         "Move several behaviours, alone and all at once, and measure how they interfere and what it costs.",
         "recipe behaviours --behaviours wealth.jsonl myopia=mine.json --layers 1 2 --out runs/two",
     ),

@@ -19,10 +19,10 @@ from nnsteer.folder import Folder
 from nnsteer.formats import load_programs
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import PLAIN
-from nnsteer.recipes import affine_arditi, affine_refused
-from nnsteer.recipes.affine import Config, main
-from nnsteer.recipes.affine_arditi import Trial, choose
-from nnsteer.recipes.affine_methods import DRAWS, cells_of
+from nnsteer.recipes.affine import arditi, refused
+from nnsteer.recipes.affine.__main__ import Config, main
+from nnsteer.recipes.affine.arditi import Trial, choose
+from nnsteer.recipes.affine.methods import DRAWS, cells_of
 from nnsteer.requests import load_requests
 from nnsteer.runner import Runner
 
@@ -177,28 +177,28 @@ def test_texts_are_kept_by_what_the_model_does(tmp_path, monkeypatch):
     def next_logs(_runner, prompts):
         return torch.tensor([[0.1, 0.9] if prompt.endswith("!") else [0.9, 0.1] for prompt in prompts]).log()
 
-    monkeypatch.setattr(affine_refused, "next_logs", next_logs)
-    found = affine_refused.refused(Folder(tmp_path), None, of_prompts(harmful, harmless), [1])
+    monkeypatch.setattr(refused, "next_logs", next_logs)
+    found = refused.refused(Folder(tmp_path), None, of_prompts(harmful, harmless), [1])
     assert [t.prompt for t in found.positive] == harmful[:5] and [t.prompt for t in found.negative] == harmless[4:]
-    monkeypatch.setattr(affine_refused, "next_logs", None)
-    assert affine_refused.refused(Folder(tmp_path), None, of_prompts(harmful, harmless), [1]) == found
+    monkeypatch.setattr(refused, "next_logs", None)
+    assert refused.refused(Folder(tmp_path), None, of_prompts(harmful, harmless), [1]) == found
     (tmp_path / "refused.json").unlink()
-    monkeypatch.setattr(affine_refused, "next_logs", next_logs)
+    monkeypatch.setattr(refused, "next_logs", next_logs)
     with pytest.raises(UserError, match="the model refuses 2 of 4 harmful fit prompts and answers 2 of 4 harmless ones, too few"):
-        affine_refused.refused(Folder(tmp_path), None, of_prompts(harmful[5:], harmless[2:6]), [1])
+        refused.refused(Folder(tmp_path), None, of_prompts(harmful[5:], harmless[2:6]), [1])
 
 
 def test_refusal_tokens_begin_more_refusals_than_compliances(runner):
     requests = load_requests(*(f"nnsteer:{n}.jsonl" for n in ("harmful", "harmless", "refusals", "compliances")), 0)
     same = replace(requests, refusals=("I can't.", "I won't.", "No way."), compliances=("I will.", "Sure.", "Sure thing."))
-    found = affine_refused.refusal_tokens(runner.chat, same)
+    found = refused.refusal_tokens(runner.chat, same)
     first = {word: runner.chat.response_ids(word)[0] for word in ("I can't.", "No way.", "Sure.")}
     assert first["I can't."] in found and first["No way."] in found and first["Sure."] not in found
 
 
 def test_refusal_scores_are_log_odds():
     logs = torch.tensor([[0.5, 0.25, 0.25], [0.9, 0.05, 0.05]]).double().log()
-    scores = affine_refused.refusal_scores(logs, [1, 2])
+    scores = refused.refusal_scores(logs, [1, 2])
     torch.testing.assert_close(scores, torch.tensor([1.0, 0.1 / 0.9]).double().log())
 
 
@@ -219,7 +219,7 @@ def test_the_selection_of_arditi_keeps_both_limits():
 
 def test_a_run_with_the_selection_of_arditi(config, tmp_path, monkeypatch):
     """Every second token counts as the beginning of a refusal, so that the random model's scores lie on both sides of 0."""
-    monkeypatch.setattr(affine_arditi, "refusal_tokens", lambda chat, _: list(range(0, len(chat.tokenizer), 2)))
+    monkeypatch.setattr(arditi, "refusal_tokens", lambda chat, _: list(range(0, len(chat.tokenizer), 2)))
     small = replace(config, methods=("ace",), alphas=(0.0, 1.0), layer="arditi", max_kl=1e9, samples=1, out=tmp_path / "arditi")
     main(small)
     layer, rows = json.loads((small.out / "layer.json").read_text()), lines(small.out / "arditi_rows.jsonl")

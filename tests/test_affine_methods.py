@@ -14,8 +14,8 @@ from nnsteer.lower import lower_op
 from nnsteer.moments import Moments
 from nnsteer.op import Add, Affine
 from nnsteer.program import Program, Step
-from nnsteer.recipes.affine_methods import DRAWS, METHODS, cells, cells_of, named
-from nnsteer.recipes.affine_places import Fitted, read_at
+from nnsteer.recipes.affine.methods import DRAWS, METHODS, cells, cells_of, named
+from nnsteer.recipes.affine.places import Fitted, read_at
 from nnsteer.site import Site
 from nnsteer.span import Last
 

@@ -9,7 +9,7 @@ import pytest
 from nnsteer.contrast import Text
 from nnsteer.errors import UserError
 from nnsteer.prompts import Prompt, Splits
-from nnsteer.recipes.affine_texts import texts
+from nnsteer.recipes.affine.texts import texts
 from nnsteer.requests import Requests
 
 

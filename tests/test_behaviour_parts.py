@@ -18,9 +18,9 @@ from nnsteer.measure.choice import replies
 from nnsteer.measure.items import Asked, Row, answered, counted
 from nnsteer.op import Add
 from nnsteer.program import Program, Step, add
-from nnsteer.recipes import grid
-from nnsteer.recipes.grid import Cell, Score
-from nnsteer.recipes.together import best_scalar, combined, cosines, simultaneous
+from nnsteer.recipes.behaviours import grid
+from nnsteer.recipes.behaviours.grid import Cell, Score
+from nnsteer.recipes.behaviours.together import best_scalar, combined, cosines, simultaneous
 from nnsteer.site import Site, block_outs
 from nnsteer.span import ALL, Last
 

@@ -20,8 +20,8 @@ from nnsteer.measure import items
 from nnsteer.measure.items import Asked, answered, ask
 from nnsteer.op import Add
 from nnsteer.program import Program
-from nnsteer.recipes import behaviours as recipe
-from nnsteer.recipes.behaviours import Config, main, spaced
+from nnsteer.recipes.behaviours import __main__ as recipe
+from nnsteer.recipes.behaviours.__main__ import Config, main, spaced
 from nnsteer.runner import Runner
 from nnsteer.site import Site
 

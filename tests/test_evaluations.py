@@ -8,7 +8,7 @@ import pytest
 
 from nnsteer.errors import UserError
 from nnsteer.evaluations import Form, Item, contrast, load_behaviour
-from nnsteer.recipes.behaviours import BUNDLED
+from nnsteer.recipes.behaviours.__main__ import BUNDLED
 
 from conftest import MIXED
 

@@ -25,7 +25,7 @@ from nnsteer.identity import require_same
 from nnsteer.op import Ablate
 from nnsteer.program import Program, Step
 from nnsteer.progress import bar
-from nnsteer.recipes.affine_refused import next_logs, refusal_scores, refusal_tokens
+from nnsteer.recipes.affine.refused import next_logs, refusal_scores, refusal_tokens
 from nnsteer.requests import Requests
 from nnsteer.runner import Runner
 from nnsteer.site import Site, Stream

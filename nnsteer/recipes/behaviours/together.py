@@ -15,7 +15,7 @@ from nnsteer.evaluations import Behaviour
 from nnsteer.folder import Folder
 from nnsteer.measure.items import Asked, ask
 from nnsteer.program import Program, add
-from nnsteer.recipes.grid import Score, grouped, score
+from nnsteer.recipes.behaviours.grid import Score, grouped, score
 from nnsteer.runner import Runner
 from nnsteer.site import Site
 from nnsteer.span import Where

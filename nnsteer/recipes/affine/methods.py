@@ -14,7 +14,7 @@ from typing import Literal
 from nnsteer import compat, fit, program
 from nnsteer.measure.sampled import Cell
 from nnsteer.program import Program
-from nnsteer.recipes.affine_places import Fitted, Where
+from nnsteer.recipes.affine.places import Fitted, Where
 from nnsteer.span import ALL, GENERATED, PROMPT, Span
 
 Method = Literal["ace", "add", "ablate", "ablate_add", "leace", "orth", "quadratic", "quadratic_lda", "random"]

@@ -29,8 +29,8 @@ from nnsteer.measure.kinds import fingerprint
 from nnsteer.names import SPANS, SpanName
 from nnsteer.program import Program, add
 from nnsteer.prompts import load_texts
-from nnsteer.recipes import grid
-from nnsteer.recipes.together import best_scalar, combined, cosines, simultaneous, sweep
+from nnsteer.recipes.behaviours import grid
+from nnsteer.recipes.behaviours.together import best_scalar, combined, cosines, simultaneous, sweep
 from nnsteer.report import behaviours as report
 from nnsteer.site import Site, block_outs
 from nnsteer.span import Last, Where

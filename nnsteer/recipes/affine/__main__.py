@@ -29,12 +29,12 @@ from nnsteer.measure.named import measures
 from nnsteer.measure.sampled import Cell, Judged, Sampling, ask
 from nnsteer.measure.standardisation import check_alphas
 from nnsteer.program import Program
-from nnsteer.recipes.affine_arditi import best_candidate
-from nnsteer.recipes.affine_layer import best_layer
-from nnsteer.recipes.affine_methods import METHODS, NEED_COVARIANCE, Method, Steered, cells, cells_of, named
-from nnsteer.recipes.affine_places import Where, read_at
-from nnsteer.recipes.affine_refused import refusal_tokens, refused
-from nnsteer.recipes.affine_texts import texts
+from nnsteer.recipes.affine.arditi import best_candidate
+from nnsteer.recipes.affine.layer import best_layer
+from nnsteer.recipes.affine.methods import METHODS, NEED_COVARIANCE, Method, Steered, cells, cells_of, named
+from nnsteer.recipes.affine.places import Where, read_at
+from nnsteer.recipes.affine.refused import refusal_tokens, refused
+from nnsteer.recipes.affine.texts import texts
 from nnsteer.report import affine as report
 from nnsteer.requests import SIDES, Requests, load_requests
 from nnsteer.site import block_outs

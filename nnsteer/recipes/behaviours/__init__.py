@@ -1,0 +1,1 @@
+"""Several A/B behaviours steered alone and at once; `__main__` is the recipe."""
