@@ -14,10 +14,11 @@ from nnsteer.contrast import ContrastSet
 from nnsteer.direction import Direction
 from nnsteer.errors import UserError
 from nnsteer.fit import kernels
-from nnsteer.fit.partial import COVARIANCE, joined
+from nnsteer.fit.partial import COVARIANCE, discarded, joined
 from nnsteer.names import Method
 from nnsteer.ndif import estimate
 from nnsteer.preview import tokens_to_read
+from nnsteer.progress import STDERR
 from nnsteer.runner import Runner, Watch, ignore
 from nnsteer.site import Place
 from nnsteer.span import Reading
@@ -58,6 +59,11 @@ def directions(
         )
     arguments = (COVARIANCE[method], rank if method == "pca_pairwise" else None)
     partials = [reduced(runner, some, ordered, span, watch, kernels.partial, arguments) for some in parts]
+    if method == "pca_pairwise":
+        share = discarded(partials)
+        STDERR.print(
+            f"pca_pairwise from {len(parts)} requests: factors of rank {rank} leave out {share:.2g} of the pairs' differences"
+        )
     return joined(partials, ordered, method, span, runner.model, contrast.fingerprint())
 
 

@@ -18,6 +18,7 @@ from nnsteer.formats import load_directions, save_directions
 from nnsteer.identity import require_same
 from nnsteer.load import ModelFiles
 from nnsteer.measure.answers import Asked, Judge, ask
+from nnsteer.ndif.estimate import estimates
 from nnsteer.ndif.journal import Journal
 from nnsteer.ndif.server import connect
 from nnsteer.program import Program
@@ -48,7 +49,10 @@ def open_runner(files: ModelFiles, where: Where, out: Path | None) -> Runner:
         runner = Runner.open(files, where.dtype, where.device_map, where.batch_size)
         return runner if where.remote is None else runner.simulated()
     link = connect(where.remote, where.remote_model or files.name, files.revision)
-    STDERR.print(f"{link.host}: {where.remote_model or files.name} is running", highlight=False)
+    costs = "; ".join(map(str, estimates(files.config, 1000, where.batch_size)))
+    STDERR.print(
+        f"{link.host}: {where.remote_model or files.name} is running. For 1,000 prompts a side: {costs}.", highlight=False
+    )
     journal = None if out is None else Journal(Folder(out.expanduser()))
     return Runner.connect(files, replace(link, journal=journal, say=STDERR.print), where.batch_size)
 

@@ -38,7 +38,7 @@ def main(config: Config) -> None:
     from nnsteer.load import find_model
     from nnsteer.ndif import server
     from nnsteer.ndif.client import api_key
-    from nnsteer.ndif.estimate import estimates
+    from nnsteer.ndif.estimate import estimates, size
 
     console, host = Console(), server.url_of(config.remote)
     console.print(f"{host}, API key {'set' if api_key() else 'not set'}", highlight=False)
@@ -58,13 +58,3 @@ def main(config: Config) -> None:
         for estimate in estimates(files.config, config.prompts, config.batch_size):
             costs.add_row(estimate.step, f"{estimate.requests:,}", size(estimate.up), size(estimate.down))
         console.print(costs)
-
-
-def size(count: int) -> str:
-    """Bytes for a person."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"

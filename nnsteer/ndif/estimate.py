@@ -22,6 +22,9 @@ class Estimate(NamedTuple):
     up: int
     down: int
 
+    def __str__(self) -> str:
+        return f"{self.step}: {self.requests:,} requests, {size(self.up)} up, {size(self.down)} down"
+
 
 def pairs_at_once(sites: int, hidden: int) -> int:
     """How many pairs of texts one request reads at so many sites."""
@@ -49,3 +52,13 @@ def estimates(config: PretrainedConfig, prompts: int, batch_size: int) -> list[E
             2 * prompts * (TOKENS + ANSWER_TOKENS) * 8,
         ),
     ]
+
+
+def size(count: int) -> str:
+    """Bytes for a person."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nnsteer import add, block_outs, fitting, of_prompts
+from nnsteer.__main__ import main
 from nnsteer.condition import Condition
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
@@ -154,6 +155,20 @@ def test_a_server_that_never_answers_ends_in_a_line_and_is_waited_for_again(trus
     run(trusted, tmp_path, served)
     check(tmp_path, expected)
     assert len(trusted.jobs()) == 3
+
+
+def test_the_verb_shows_the_server_and_what_a_run_would_take(trusted, served, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["ndif", "--remote", trusted.url, "--model", str(served), "--remote-model", NAME, "--prompts", "300"])
+    said = capsys.readouterr().out
+    assert all(part in said for part in (f"{trusted.url}, API key set", NAME, "running, hot", "nnsight", "scores of every layer"))
+    assert KEY not in said and trusted.jobs() == []
+
+
+def test_the_verb_ends_in_one_line_where_nobody_listens(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["ndif", "--remote", "http://127.0.0.1:9"])
+    assert stop.value.code == 2 and "http://127.0.0.1:9: can't be reached" in capsys.readouterr().err
 
 
 def test_versions_are_compared(trusted):
