@@ -17,6 +17,7 @@ from nnsteer.fit import kernels
 from nnsteer.fit.partial import COVARIANCE, discarded, joined
 from nnsteer.names import Method
 from nnsteer.ndif import estimate
+from nnsteer.ndif.estimate import size
 from nnsteer.preview import tokens_to_read
 from nnsteer.progress import STDERR
 from nnsteer.runner import Runner, Watch, ignore
@@ -57,6 +58,9 @@ def directions(
         raise UserError(
             f"{method} of {len(contrast.positive)} texts takes {len(parts)} requests: give fewer, or {', '.join(COVARIANCE)}"
         )
+    if COVARIANCE[method]:
+        home = size(len(parts) * len(ordered) * 2 * hidden_size(runner) ** 2 * 4)
+        STDERR.print(f"{method} from {len(parts)} requests: covariances of {len(ordered)} sites come home, {home}")
     arguments = (COVARIANCE[method], rank if method == "pca_pairwise" else None)
     partials = [reduced(runner, some, ordered, span, watch, kernels.partial, arguments) for some in parts]
     if method == "pca_pairwise":
