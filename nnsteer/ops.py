@@ -74,13 +74,26 @@ def inside(offsets, lengths, where):
     return touched
 
 
+def narrowed(h, touched):
+    """Both without the columns before the first and after the last touched token of any row: the last token of a long prompt is
+    all that is often wanted."""
+    there = touched.any(0).nonzero()[:, 0]
+    first, stop = int(there[0]), int(there[-1]) + 1
+    return h[:, first:stop], touched[:, first:stop]
+
+
 def mean_over(h, touched):
     """Mean of `h` [row, token, hidden] over the touched tokens [row, token], in fp32: [row, hidden]."""
-    there = touched.any(0).nonzero()[:, 0]
-    first, stop = int(there[0]), int(there[-1]) + 1  # the last token of a long prompt is all that is often wanted
-    weight = touched[:, first:stop].to(h.device).float()[..., None]
-    total = torch.where(weight > 0, h[:, first:stop].float(), torch.zeros((), device=h.device)).sum(1)
+    h, touched = narrowed(h, touched)
+    weight = touched.to(h.device).float()[..., None]
+    total = torch.where(weight > 0, h.float(), torch.zeros((), device=h.device)).sum(1)
     return total / weight.sum(1)
+
+
+def mean_norm_over(h, touched):
+    """Mean norm of the touched tokens' states, in fp32: [row]."""
+    h, touched = narrowed(h, touched)
+    return mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0]
 
 
 def kernel(h, edit):

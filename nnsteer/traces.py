@@ -27,6 +27,7 @@ from nnsteer.ops import (
     edit,
     gumbel,
     logits_of,
+    mean_norm_over,
     mean_over,
     prefill_offsets,
     token_losses,
@@ -87,7 +88,7 @@ def read_means(
         for module, place in modules:
             h = columns_of(states_of(module, place["input"]), place["columns"])
             states.append(mean_over(h, touched).cpu())
-            norms.append(mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0].cpu())
+            norms.append(mean_norm_over(h, touched).cpu())
         out = save({"states": states, "norms": norms})
         reading.stop()
     return out["states"], out["norms"]
@@ -115,7 +116,7 @@ def fit_there(
                 for module, place in modules:
                     h = columns_of(states_of(module, place["input"]), place["columns"])
                     states.append(mean_over(h, touched))
-                    norms.append(mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0])
+                    norms.append(mean_norm_over(h, touched))
             rows.append(states)
             lengths.append(norms)
         out = save({"reduced": reduce(rows, lengths, order, *arguments)})
