@@ -41,6 +41,8 @@ class Where:
     remote: str | None = None
     """None: here; "local": here, through nnsight's simulation of a server; "ndif" or a URL: there."""
     remote_model: str | None = None
+    revision: str | None = None
+    """The one that was asked for, where one was."""
 
 
 def open_runner(files: ModelFiles, where: Where, out: Path | None) -> Runner:
@@ -48,7 +50,7 @@ def open_runner(files: ModelFiles, where: Where, out: Path | None) -> Runner:
     if where.remote is None or where.remote == "local":
         runner = Runner.open(files, where.dtype, where.device_map, where.batch_size)
         return runner if where.remote is None else runner.simulated()
-    link = connect(where.remote, where.remote_model or files.name, files.revision)
+    link = connect(where.remote, where.remote_model or files.name, where.revision, files.revision)
     costs = "; ".join(map(str, estimates(files.config, 1000, where.batch_size)))
     STDERR.print(
         f"{link.host}: {where.remote_model or files.name} is running. For 1,000 prompts a side: {costs}.", highlight=False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -48,13 +50,15 @@ def test_in_several_requests(runner, method):
     close(fitting.directions(runner.simulated(), CONTRAST, SITES, PROMPT, method, pairs_at_once=2), here, 1e-4)
 
 
-def test_a_truncated_factor_says_what_it_leaves_out(runner):
+def test_a_truncated_factor_says_what_it_leaves_out(runner, capsys):
     exact = fitting.directions(runner, CONTRAST, block_outs([1]), PROMPT, "pca_pairwise")[Site(1)]
     coarse = fitting.directions(runner.simulated(), CONTRAST, block_outs([1]), PROMPT, "pca_pairwise", pairs_at_once=3, rank=1)[
         Site(1)
     ]
     similarity = torch.cosine_similarity(exact.vector, coarse.vector, dim=0)
     assert 0.9 < similarity < 0.999999
+    share = float(re.search(r"factors of rank 1 leave out (\S+) of", " ".join(capsys.readouterr().err.split()))[1])
+    assert 0 < share < 1
 
 
 def test_a_method_that_does_not_merge_is_refused_before_anything_is_sent(runner):

@@ -43,17 +43,19 @@ def main(config: Config) -> None:
     console, host = Console(), server.url_of(config.remote)
     console.print(f"{host}, API key {'set' if api_key() else 'not set'}", highlight=False)
     versions = Table("package", "here", "there", "")
-    for one in server.versions(host):
+    here_and_there = server.versions(host)
+    for one in here_and_there:
         versions.add_row(one.package, one.here, one.there or "?", "" if one.agrees else "differs")
     console.print(versions)
     models = Table("model", "revision", "state")
-    for deployment in server.deployments(host):
+    there = server.deployments(host)
+    for deployment in there:
         models.add_row(deployment.name, deployment.revision or "main", deployment.state)
     console.print(models)
-    server.check(host)
+    server.check(host, here_and_there)
     if config.model is not None:
         files = find_model(config.model, config.revision, templated=False)
-        found = server.find_deployment(host, config.remote_model or files.name, config.revision)
+        found = server.find_deployment(host, there, config.remote_model or files.name, config.revision, files.revision)
         costs = Table("step", "requests", "up", "down", title=f"{found.name}: {config.prompts} prompts a side, all layers")
         for estimate in estimates(files.config, config.prompts, config.batch_size):
             costs.add_row(estimate.step, f"{estimate.requests:,}", size(estimate.up), size(estimate.down))

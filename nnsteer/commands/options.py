@@ -108,7 +108,9 @@ def open_runner(files: nnsteer.ModelFiles, model: ModelOptions, batch_size: int 
     """Loads the weights, or finds the model on a server."""
     from nnsteer.stages import Where, open_runner
 
-    return open_runner(files, Where(model.dtype, model.device_map, batch_size, model.remote, model.remote_model), None)
+    return open_runner(
+        files, Where(model.dtype, model.device_map, batch_size, model.remote, model.remote_model, model.revision), None
+    )
 
 
 def texts(options: PromptOptions) -> list[str]:

@@ -50,9 +50,14 @@ def scatter(rows):
 def principal(rows, positive, negative):
     """The top right singular vector of `rows`, with the sign of most pairs and the mean distance of the pairs along it."""
     unit = top_singular(rows)
-    along = (positive - negative).double() @ unit
+    return oriented(unit, (positive - negative).double() @ unit), None
+
+
+def oriented(unit, along):
+    """A unit vector with the sign of most pairs and, as its length, their mean distance; `along` [pair] are their differences
+    along it."""
     sign = 1.0 if (along > 0).sum() >= (along < 0).sum() else -1.0
-    return unit * (sign * along.mean().abs()), None
+    return unit * (sign * along.mean().abs())
 
 
 def top_singular(rows):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nnsteer.direction import Direction
-from nnsteer.fit.kernels import top_singular
+from nnsteer.fit.kernels import oriented, top_singular
 from nnsteer.fit.means import mean_difference
 from nnsteer.fit.probes import lda
 from nnsteer.identity import ModelId
@@ -54,8 +54,7 @@ def principal(mean: Direction, parts: Sequence[dict]) -> Direction:
     rows = torch.cat([spread(part) @ part["right"].double() for part in parts])
     unit = top_singular(rows)
     along = torch.cat([part["left"].double() @ (part["right"].double() @ unit) for part in parts])
-    sign = 1.0 if (along > 0).sum() >= (along < 0).sum() else -1.0
-    vector = (unit * sign * along.mean().abs()).float()
+    vector = oriented(unit, along).float()
     return Direction(vector, mean.site, mean.span, "pca_pairwise", mean.origin, mean.model, mean.data, mean.norm)
 
 

@@ -92,11 +92,12 @@ def versions(host: str) -> list[Version]:
     return found + [Version(name, version(name), packages.get(name)) for name in PACKAGES]
 
 
-def find_deployment(host: str, name: str, revision: str | None) -> Deployment:
-    """The running deployment of a model. Raises UserError when there is none, or only of another revision."""
-    there = deployments(host)
+def find_deployment(host: str, there: Sequence[Deployment], name: str, revision: str | None, commit: str | None) -> Deployment:
+    """The running deployment of a model among those of a server: of the `revision` that was asked for and, where the server names
+    a commit, of the `commit` that the config was read at. Raises UserError when there is none."""
     named = [one for one in there if one.name == name]
-    fits = [one for one in named if revision in (None, one.revision)]
+    moving = (None, "main", revision)  # of which a commit can't be told
+    fits = [one for one in named if revision in (None, one.revision) and (commit is None or one.revision in (*moving, commit))]
     running = [one for one in fits if one.running]
     if running:
         return running[0]
@@ -104,7 +105,7 @@ def find_deployment(host: str, name: str, revision: str | None) -> Deployment:
         raise UserError(f"{host}: {name} is there but not running ({fits[0].state}); wait, or take one of {shown(there)}")
     if named:
         have = ", ".join(str(one.revision) for one in named)
-        raise UserError(f"{host}: has {name} at revision {have}, not {revision}; give --revision {named[0].revision}")
+        raise UserError(f"{host}: has {name} at revision {have}, not {revision or commit}; give --revision {named[0].revision}")
     raise UserError(f"{host}: has no {name}; running there: {shown(there)} (--remote-model NAME for another name)")
 
 
@@ -113,17 +114,17 @@ def shown(there: Sequence[Deployment]) -> str:
     return ", ".join(one.name for one in there if one.running) or "none"
 
 
-def check(host: str) -> None:
+def check(host: str, found: Sequence[Version]) -> None:
     """Raises UserError where a key is missing or nnsight's versions don't go together."""
     if host == PUBLIC_HOST and not api_key():
         raise UserError(f"{host}: no API key; {KEY_ADVICE}")
-    nnsight = next(one for one in versions(host) if one.package == "nnsight")
+    nnsight = next(one for one in found if one.package == "nnsight")
     if not nnsight.agrees:
         raise UserError(f"{host}: runs nnsight {nnsight.there}, here is {nnsight.here}; pip install nnsight=={nnsight.there}")
 
 
-def connect(remote: str, name: str, revision: str | None) -> Link:
-    """A link to the model `name` on a server, after all checks."""
+def connect(remote: str, name: str, revision: str | None, commit: str | None = None) -> Link:
+    """A link to the model `name` on a server, after all checks (`find_deployment`)."""
     host = url_of(remote)
-    check(host)
-    return Link(host, find_deployment(host, name, revision).key)
+    check(host, versions(host))
+    return Link(host, find_deployment(host, deployments(host), name, revision, commit).key)

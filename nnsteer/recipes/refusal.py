@@ -122,7 +122,7 @@ def main(config: Config) -> None:
     check_layers([*condition_layers, *chain(*bands)], layers)
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
     check_folder(config.out, settings)
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model)
+    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
     runner = stages.open_runner(files, where, config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
     judge = Judge(measure(config, requests), config.max_drift)

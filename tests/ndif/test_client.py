@@ -20,7 +20,7 @@ from nnsteer.folder import Folder
 from nnsteer.formats import load_directions, save_directions
 from nnsteer.load import find_model
 from nnsteer.ndif.journal import Journal
-from nnsteer.ndif.server import connect, versions
+from nnsteer.ndif.server import Deployment, connect, find_deployment, versions
 from nnsteer.runner import Runner
 from nnsteer.span import PROMPT
 from serving import KEY, NAME
@@ -169,6 +169,34 @@ def test_the_verb_ends_in_one_line_where_nobody_listens(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["ndif", "--remote", "http://127.0.0.1:9"])
     assert stop.value.code == 2 and "http://127.0.0.1:9: can't be reached" in capsys.readouterr().err
+
+
+def test_what_is_stored_is_not_sent_again(trusted, served, tmp_path, expected):
+    run(trusted, tmp_path, served)
+    for name in (DIRECTIONS, SCORES, ANSWERS):
+        (tmp_path / name).unlink()
+    run(trusted, tmp_path, served)
+    check(tmp_path, expected)
+    assert len(trusted.jobs()) == 3 and states(tmp_path).count("done") == 3
+
+
+COMMIT, OTHER = "c" * 40, "d" * 40
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "commit", "fits"),
+    [
+        ("main", None, COMMIT, True), (None, None, COMMIT, True), (COMMIT, None, COMMIT, True), (OTHER, None, COMMIT, False),
+        ("v1", "v1", COMMIT, True), ("main", "v1", COMMIT, False), (None, None, None, True),
+    ],
+)  # fmt: skip
+def test_a_deployment_is_of_the_revision_that_was_asked_for(there, asked, commit, fits):
+    found = [Deployment("key", "org/name", there, True, "running, hot")]
+    if fits:
+        assert find_deployment("http://here", found, "org/name", asked, commit) == found[0]
+    else:
+        with pytest.raises(UserError, match=f"has org/name at revision {there}, not {asked or commit}; give --revision {there}"):
+            find_deployment("http://here", found, "org/name", asked, commit)
 
 
 def test_versions_are_compared(trusted):

@@ -40,6 +40,12 @@ def recipe(out, *options):
 def test_the_same_directions_answers_and_rates(sandbox, served, tmp_path):
     recipe(tmp_path / "here", "--model", str(served))
     said = recipe(tmp_path / "there", "--model", str(served), "--remote", sandbox.url, "--remote-model", NAME)
+    done = {
+        row["id"]
+        for row in map(json.loads, (tmp_path / "there" / "requests.jsonl").read_text().splitlines())
+        if row["state"] == "done"
+    }
+    assert done == {job["id"] for job in sandbox.jobs()} and not (tmp_path / "here" / "requests.jsonl").exists()
     for name in ("behaviour_last", "behaviour_all", "behaviour_first_3", "condition"):
         got, want = (load_directions(tmp_path / where / f"{name}.safetensors") for where in ("there", "here"))
         for site, direction in want.items():

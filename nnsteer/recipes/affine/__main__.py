@@ -117,7 +117,7 @@ def main(config: Config) -> None:
     check_layers(candidates, layers)
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
     check_folder(config.out, settings)
-    place = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model)
+    place = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
     runner = stages.open_runner(files, place, config.out)
     facts = {"model": asdict(runner.model), "data": requests.fingerprints() | {"contrast": contrast.fingerprint()}}
     folder = open_folder(config.out, settings, facts)

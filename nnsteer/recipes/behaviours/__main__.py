@@ -108,7 +108,7 @@ def main(config: Config) -> None:
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
     check_folder(config.out, settings)
     texts = general_texts(config)
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model)
+    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
     runner = stages.open_runner(files, where, config.out)
     data = {b.name: fingerprint([b.fit, b.tune, b.test]) for b in behaviours} | {"text": fingerprint(texts)}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data})

@@ -90,7 +90,7 @@ def main(config: Config) -> None:
     condition_sites = block_outs(sorted(condition_layers))
     settings = {name: value for name, value in asdict(config).items() if name not in refusal.NOT_RESULTS}
     check_folder(config.out, settings)
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model)
+    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
     runner = stages.open_runner(files, where, config.out)
     facts = requests.fingerprints() | {name: splits.fingerprint() for name, splits in everything.items()}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": facts})
