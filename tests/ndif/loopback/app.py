@@ -133,7 +133,7 @@ class Routes:
             async for _ in socket:  # the client says nothing; this ends when it goes
                 pass
         finally:
-            del self.desk.frames[session]
+            self.desk.frames.pop(session, None)  # a drop has taken it already
             sending.cancel()
         return socket
 

@@ -96,7 +96,7 @@ class Desk:
             self.tell(job, Status.DISPATCHED, "Your job has been sent to the model deployment.")
             self.tell(job, Status.RUNNING, "Your job has started running.")
             if fault.kind == "drop" and job.request.session_id in self.frames:
-                self.frames[job.request.session_id].put_nowait(CUT)
+                self.frames.pop(job.request.session_id).put_nowait(CUT)  # whatever comes later has nowhere to go
             if fault.kind in ("stall", "timeout"):
                 await asyncio.sleep(fault.seconds)
             if fault.kind == "timeout":
