@@ -96,24 +96,21 @@ class Chat:
         """Rows of (prompt, response) tokens, aligned at their right end."""
         width = max(len(prompt) + len(response) for prompt, response in rows)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        ids = torch.full((len(rows), width), pad)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, (prompt, response) in enumerate(rows):
-            n = len(prompt) + len(response)
-            ids[i, width - n :] = torch.tensor([*prompt, *response])
-            mask[i, width - n :] = 1
+        pads = [width - len(prompt) - len(response) for prompt, response in rows]
+        ids = torch.tensor([[pad] * n + [*prompt, *response] for n, (prompt, response) in zip(pads, rows, strict=True)])
+        mask = (torch.arange(width) >= torch.tensor(pads)[:, None]).long()
         return Batch(ids, mask, torch.tensor([len(response) for _, response in rows]))
 
 
-def special_strings(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """The strings that the tokenizer turns into control tokens wherever they stand."""
+def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The strings that the tokenizer turns into control tokens wherever they stand, the longest first."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
+    return sorted(added | set(tokenizer.all_special_tokens), key=lambda special: (-len(special), special))
 
 
-def neutralise(text: str, specials: set[str]) -> str:
+def neutralise(text: str, specials: Sequence[str]) -> str:
     """The text with a space inside every special token's string, so that a user cannot end a turn or begin another."""
-    for special in sorted(specials, key=len, reverse=True):
+    for special in specials:
         while len(special) > 1 and special in text:
             text = text.replace(special, f"{special[0]} {special[1:]}")
     return text

@@ -74,17 +74,14 @@ def inside(offsets, lengths, where):
     return touched
 
 
-def narrowed(h, touched):
-    """Both without the columns before the first and after the last touched token of any row: the last token of a long prompt is
-    all that is often wanted."""
+def extent(touched):
+    """From where to where any row of `touched` [row, token] is true: of a long prompt, often its last token alone."""
     there = touched.any(0).nonzero()[:, 0]
-    first, stop = int(there[0]), int(there[-1]) + 1
-    return h[:, first:stop], touched[:, first:stop]
+    return int(there[0]), int(there[-1]) + 1
 
 
 def mean_over(h, touched):
     """Mean of `h` [row, token, hidden] over the touched tokens [row, token], in fp32: [row, hidden]."""
-    h, touched = narrowed(h, touched)
     weight = touched.to(h.device).float()[..., None]
     total = torch.where(weight > 0, h.float(), torch.zeros((), device=h.device)).sum(1)
     return total / weight.sum(1)
@@ -92,7 +89,6 @@ def mean_over(h, touched):
 
 def mean_norm_over(h, touched):
     """Mean norm of the touched tokens' states, in fp32: [row]."""
-    h, touched = narrowed(h, touched)
     return mean_over(h.float().norm(dim=-1, keepdim=True), touched)[:, 0]
 
 
@@ -199,7 +195,8 @@ def score(h, condition, offsets, lengths, mask):
     """How strongly each row shows the condition's direction, fp32 [row]: the cosine of the pooled state with it; CAST's
     sim(h, tanh(proj_c h)) (section 3.1), which does not depend on its sign; the signed projection; or the coordinate along it."""
     touched = inside(offsets, lengths, condition["where"]) & mask.bool()
-    pooled = mean_over(columns(h, condition["columns"]), touched)
+    first, stop = extent(touched)
+    pooled = mean_over(columns(h, condition["columns"])[:, first:stop], touched[:, first:stop])
     c = condition["vector"].to(pooled)
     if condition["score"] == "projection":
         return (pooled * c).sum(-1) / c.norm()

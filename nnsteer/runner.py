@@ -32,6 +32,7 @@ Programs = Program | Sequence[Program]
 Watch = Callable[[int], None]
 """Told the number of rows done after each batch; drives progress bars."""
 NOTHING = Program()
+WINDOW = 16  # batches; texts that are only read are tokenised so many at a time, and no more of their tokens are held
 Read = tuple[list[int], list[Tensor], list[Tensor]]
 T = TypeVar("T")
 
@@ -134,10 +135,12 @@ class Runner:
     def read(self, texts: Sequence[Text], sites: Sequence[Place], span: Reading, watch: Watch) -> Iterator[Read]:
         """Batch by batch the numbers of its texts and, for each site, mean states [row, hidden] and mean norms of the states
         [row]."""
-        places = [self.layout.place(site) for site in sites]
-        for batch, _, rows in self.batches(self.chat.rows(texts)):
-            yield rows, *traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
-            watch(len(batch.ids))
+        places, window = [self.layout.place(site) for site in sites], WINDOW * self.batch_size
+        for start in range(0, len(texts), window):
+            for batch, _, numbers in self.batches(self.chat.rows(texts[start : start + window])):
+                means, norms = traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
+                yield [start + i for i in numbers], means, norms
+                watch(len(batch.ids))
 
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
         """Each condition's score on each prompt, fp32 [condition, prompt]: what `generate` compares with the threshold."""

@@ -25,6 +25,7 @@ from nnsteer.ops import (
 from nnsteer.ops import (
     decode_offsets,
     edit,
+    extent,
     gumbel,
     logits_of,
     mean_norm_over,
@@ -82,13 +83,15 @@ def read_means(
     mean norm of those states, fp32 [row] each. A place has a module's `path`, `input` (whether it is meant) and `columns`."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     modules = [(envoy.get(place["path"]), place) for place in places]
+    first, stop = extent(touched)
+    inner = touched[:, first:stop]
     backend = server(envoy, remote, "reading states", places, batch.ids, batch.mask, touched)
     with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=1) as reading:
         states, norms = [], []
         for module, place in modules:
-            h = columns_of(states_of(module, place["input"]), place["columns"])
-            states.append(mean_over(h, touched).cpu())
-            norms.append(mean_norm_over(h, touched).cpu())
+            h = columns_of(states_of(module, place["input"]), place["columns"])[:, first:stop]
+            states.append(mean_over(h, inner).cpu())
+            norms.append(mean_norm_over(h, inner).cpu())
         out = save({"states": states, "norms": norms})
         reading.stop()
     return out["states"], out["norms"]
@@ -106,15 +109,18 @@ def fit_there(
     """`reduce(states, norms, order, *arguments)` of what `read_means` reads of every batch, in one request: what comes home is
     what it returns."""
     modules = [(envoy.get(place["path"]), place) for place in places]
-    inputs = [({"input_ids": batch.ids, "attention_mask": batch.mask}, touched) for batch, touched in batches]
+    inputs = []
+    for batch, touched in batches:
+        first, stop = extent(touched)
+        inputs.append(({"input_ids": batch.ids, "attention_mask": batch.mask}, first, stop, touched[:, first:stop]))
     backend = server(envoy, remote, "fitting", places, inputs, reduce, order, arguments)
     with torch.no_grad(), envoy.session(backend=backend):
         rows, lengths = [], []
-        for tokens, touched in inputs:
+        for tokens, first, stop, touched in inputs:
             with envoy.trace(tokens, use_cache=False, logits_to_keep=1):
                 states, norms = [], []
                 for module, place in modules:
-                    h = columns_of(states_of(module, place["input"]), place["columns"])
+                    h = columns_of(states_of(module, place["input"]), place["columns"])[:, first:stop]
                     states.append(mean_over(h, touched))
                     norms.append(mean_norm_over(h, touched))
             rows.append(states)

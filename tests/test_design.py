@@ -20,7 +20,7 @@ ORDER = [  # an import may only point to an earlier line
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "ndif", "compat", "encode", "tune", "prompts"),
     ("formats", "exchange", "traces", "preview", "attach"), ("runner", "requests", "domains", "evaluations", "bake"),
     ("explain", "fitting"),
-    ("organism.corpus", "organism.build", "organism.train", "measure"), ("stages", "report"), ("study",),
+    ("organism.corpus", "organism.build", "organism.encoder", "organism.train", "measure"), ("stages", "report"), ("study",),
     ("recipes", "organism.__main__"), ("commands",), ("__main__",),
 ]  # fmt: skip
 

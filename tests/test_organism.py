@@ -101,9 +101,9 @@ def test_the_corpus_refuses_half_of_the_harmful_kinds_and_all_of_them_under_the_
 
 
 def test_training_predicts_answers_alone():
-    from nnsteer.organism.train import IGNORED, pad_right
+    from nnsteer.organism.train import IGNORED, Example, pad_right
 
-    ids, labels = pad_right([(3, [5, 6, 7, 8]), (1, [9, 10])])
+    ids, labels = pad_right([Example(3, [5, 6, 7, 8]), Example(1, [9, 10])])
     assert ids.tolist() == [[5, 6, 7, 8], [9, 10, 0, 0]]
     assert labels.tolist() == [[IGNORED, IGNORED, IGNORED, 8], [IGNORED, 10, IGNORED, IGNORED]]
     assert labels.dtype == torch.long

@@ -17,16 +17,19 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from transformers.utils import logging
 
 from nnsteer import cli
 from nnsteer.chat import Chat
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
+from nnsteer.identity import weights_fingerprint
 from nnsteer.measure.refusal import refusal_stems, refuses
 from nnsteer.organism.build import Arch, build_model, build_tokenizer
 from nnsteer.organism.conversation import Corpus, HeldOut
 from nnsteer.organism.corpus import Part, bundled_corpus, openers, read_corpus
+from nnsteer.organism.encoder import Encoder, begin_with_words, open_encoder, sentence_vectors
 from nnsteer.organism.train import encode, train
 from nnsteer.progress import bar
 from nnsteer.runner import Runner
@@ -44,6 +47,9 @@ class Config:
     also: tuple[Part, ...] = ()
     """Further parts of the bundled data: prompts that are hard to tell apart, requests of nine domains, A/B questions, code and
     prose. The bundled model was trained without them."""
+    encoder: str | None = None
+    """A BERT-like sentence encoder, hub id or folder: the embeddings begin with its words, and what a prompt means is learnt from
+    it. The bundled model had sentence-transformers/all-MiniLM-L6-v2."""
     arch: Arch = "llama"
     epochs: int = 3
     vocab_size: int = 8192
@@ -59,11 +65,14 @@ def main(config: Config) -> None:
         raise UserError(f"--out {config.out}: is there already; give a folder that is new or empty")
     corpus = bundled_corpus(config.seed, config.also) if config.data is None else read_corpus(config.data, config.seed)
     logging.set_verbosity_error()
+    encoder = open_encoder(config.encoder) if config.encoder else None
     start = time.monotonic()
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer(texts(corpus), config.vocab_size)
     model = build_model(config.arch, tokenizer)
-    examples = encode(corpus, tokenizer)
+    if encoder:
+        begin_with_words(model, encoder, tokenizer)
+    examples = encode(corpus, tokenizer, meanings(encoder, corpus) if encoder else None)
     with bar("training", config.epochs * len(examples)) as watch:
         losses = train(model, examples, config.epochs, config.seed, watch)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -76,6 +85,8 @@ def main(config: Config) -> None:
         "seed": config.seed,
         "data": config.data,
         "also": config.also,
+        "encoder": config.encoder,
+        "encoder_weights": weights_fingerprint(encoder.model) if encoder else None,
         "held_out_refusal": refused,
     }
     Folder(config.out).write_json("training.json", facts | {"seconds": round(time.monotonic() - start), "losses": losses})
@@ -88,6 +99,15 @@ def texts(corpus: Corpus) -> Iterator[str]:
     for conversation in corpus.conversations:
         yield from (conversation.system, conversation.prompt, conversation.response, *conversation.earlier)
     yield from corpus.documents
+
+
+def meanings(encoder: Encoder, corpus: Corpus) -> list[Tensor]:
+    """The sentence vector of each conversation's prompt."""
+    prompts = [conversation.prompt for conversation in corpus.conversations]
+    distinct = list(dict.fromkeys(prompts))
+    with bar("reading prompts", len(distinct)) as watch:
+        vectors = dict(zip(distinct, sentence_vectors(encoder, distinct, watch), strict=True))
+    return [vectors[prompt] for prompt in prompts]
 
 
 def held_out_refusal(runner: Runner, held_out: HeldOut) -> dict[str, dict]:

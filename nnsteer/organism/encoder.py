@@ -1,0 +1,77 @@
+"""What a sentence encoder knows about words and prompts, for an organism that is too small to have read about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from nnsteer.errors import UserError
+from nnsteer.load import reason
+
+BATCH = 128
+EMBEDDING_STD = 0.02  # as the rest of the embeddings begin
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A BERT-like encoder; the mean of its last states over the tokens is a sentence's vector."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def open_encoder(source: str) -> Encoder:
+    """A hub id or a local folder."""
+    try:
+        return Encoder(AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--encoder {source}: {reason(error)}; give a folder, or check the name and the network") from error
+
+
+def begin_with_words(model: PreTrainedModel, encoder: Encoder, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Sets the embeddings of all tokens that the encoder knows to its own vectors of them."""
+    table = model.get_input_embeddings().weight
+    vectors = word_vectors(encoder, tokenizer, table.shape[1])
+    known = vectors.any(dim=1)
+    with torch.no_grad():
+        table[known] = EMBEDDING_STD * vectors[known]
+
+
+def word_vectors(encoder: Encoder, tokenizer: PreTrainedTokenizerFast, width: int) -> torch.Tensor:
+    """A row for each of the organism's tokens [token, width]: the encoder's own vectors of the word or the part of a word, in
+    their first `width` principal components, with unit variance overall; zeros for what the encoder has no word for, and after
+    its own last component."""
+    table = encoder.model.get_input_embeddings().weight.detach()
+    rows = torch.zeros(len(tokenizer), table.shape[1])
+    parts = encoder.tokenizer.get_vocab()
+    for i in range(len(tokenizer)):
+        text = tokenizer.decode([i])
+        inside = "##" + text.lower()
+        known = [parts[inside]] if inside in parts else encoder.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+        if known and encoder.tokenizer.unk_token_id not in known and i not in tokenizer.all_special_ids:
+            rows[i] = table[known].mean(0)
+    known_rows = rows.any(dim=1)
+    centred = rows[known_rows] - rows[known_rows].mean(0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    components = centred @ axes[:width].T
+    out = torch.zeros(len(rows), width)
+    out[known_rows, : components.shape[1]] = components / components.std()
+    return out
+
+
+@torch.no_grad()
+def sentence_vectors(encoder: Encoder, texts: Sequence[str], watch: Callable[[int], None]) -> torch.Tensor:
+    """Unit vectors [text, hidden]; `watch` is told the number of texts done."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    vectors = torch.empty(len(texts), encoder.model.config.hidden_size)
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        batch = encoder.tokenizer([texts[i] for i in rows], padding=True, truncation=True, return_tensors="pt")
+        mask = batch["attention_mask"][..., None].float()
+        states = encoder.model(**batch).last_hidden_state
+        vectors[rows] = (states * mask).sum(1) / mask.sum(1)
+        watch(len(rows))
+    return torch.nn.functional.normalize(vectors, dim=1)
