@@ -36,10 +36,8 @@ CACHES = ("past_key_values", "cache_params", "state")
 class Pass:
     """Where the tokens of the running forward pass lie, and what was decided in its prefill."""
 
-    mask: Tensor
-    """[row, token] of this pass."""
-    offsets: Tensor
-    lengths: Tensor
+    tokens: dict
+    """What `ops.tokens_of` says of them."""
     scores: dict[int, Tensor]
     verdicts: dict[int, Tensor]
     decided: bool
@@ -111,14 +109,15 @@ def on_begin(attached: Attached, decoder: nn.Module, args: tuple, kwargs: dict) 
     if last is None or cache is None or not holds_tokens(cache, last):
         mask = torch.ones(rows, width, dtype=torch.long) if mask is None else mask[:, -width:]
         zeros = torch.zeros(rows, dtype=torch.long, device=mask.device)
-        attached.local.running = Pass(mask, ops.prefill_offsets(mask, zeros), mask.sum(1), {}, {}, False, cache)
+        tokens_here = ops.tokens_of(ops.prefill_offsets(mask, zeros), mask.sum(1), mask)
+        attached.local.running = Pass(tokens_here, {}, {}, False, cache)
         if attached.plan["ahead"]:
             read_ahead(attached, decoder, args, kwargs)
         return
-    seen = last.lengths[:, None] + last.offsets[:, -1:] + 1  # real tokens of each row so far
-    new = torch.ones(rows, width, dtype=torch.long, device=last.mask.device)
-    offsets = seen + torch.arange(width, device=seen.device) - last.lengths[:, None]
-    attached.local.running = Pass(new, offsets, last.lengths, last.scores, last.verdicts, True, cache, last.number + 1)
+    next_offset = last.tokens["offsets"][:, -1:] + 1
+    offsets = next_offset + torch.arange(width, device=next_offset.device)
+    new = ops.tokens_of(offsets, last.tokens["lengths"], torch.ones_like(offsets))
+    attached.local.running = Pass(new, last.scores, last.verdicts, True, cache, last.number + 1)
 
 
 def holds_tokens(cache: Any, last: Pass) -> bool:
@@ -167,12 +166,12 @@ def visited(attached: Attached, visit: dict, observe: Observe, h: Tensor) -> Ten
     conditions = attached.plan["conditions"]
     if not running.decided:
         for c in visit["conditions"]:
-            running.scores[c] = ops.score(h, conditions[c], running.offsets, running.lengths, running.mask)
+            running.scores[c] = ops.score(h, conditions[c], running.tokens)
             running.verdicts[c] = ops.verdict(running.scores[c], conditions[c])
         if running.number < 0 and len(running.verdicts) == len(conditions):
             raise Stop
     if running.number < 0 or not visit["edits"] or (running.number > 0 and not visit["decodes"]):
         return None
-    new = ops.apply(h, visit["edits"], running.offsets, running.lengths, running.mask, running.verdicts)
+    new = ops.apply(h, visit["edits"], running.tokens, running.verdicts)
     observe(visit, running, h, new)
     return new

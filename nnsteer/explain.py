@@ -92,7 +92,7 @@ def changes_of(visit: dict, running: Pass, before: Tensor, after: Tensor) -> lis
     found = []
     for row in (moved > 0).any(1).nonzero()[:, 0].tolist():
         columns = (moved[row] > 0).nonzero()[:, 0]
-        tokens = tuple(running.offsets[row, columns].tolist())
+        tokens = tuple(running.tokens["offsets"][row, columns].tolist())
         found.append(Change(running.number, row, visit["site"], tokens, tuple(share[row, columns].tolist())))
     return found
 

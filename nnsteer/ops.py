@@ -34,10 +34,10 @@ def states(module, is_input):
     return hidden(module.input if is_input else module.output)
 
 
-def edit(module, visit, offsets, lengths, mask, verdicts):
+def edit(module, visit, tokens, verdicts):
     """Makes a visit's edits on a module that a trace hands out: read, compute, assign."""
     output = module.input if visit["input"] else module.output
-    new = put(output, apply(hidden(output), visit["edits"], offsets, lengths, mask, verdicts))
+    new = put(output, apply(hidden(output), visit["edits"], tokens, verdicts))
     if visit["input"]:
         module.input = new
     else:
@@ -55,6 +55,12 @@ def prefill_offsets(mask, response_lengths):
 def decode_offsets(mask, step):
     """The same for the one token that decode step `step` (1, 2, ...) feeds in, [row, 1]."""
     return torch.full((mask.shape[0], 1), step - 1, device=mask.device)
+
+
+def tokens_of(offsets, lengths, mask):
+    """The tokens of one forward pass: where they lie, the rows' prompt lengths, the pads, and which of them were found to be touched
+    by what, so that this is worked out once a pass and not once a layer."""
+    return {"offsets": offsets, "lengths": lengths, "mask": mask, "touched": {}}
 
 
 def inside(offsets, lengths, where):
@@ -126,7 +132,7 @@ def renormed(h, new, touched, prompt, norm):
     if norm == "keep":
         return scaled
     grew = ((after > before) | ~after.isfinite()) & touched[..., None]
-    prompt = prompt.to(h.device)[..., None]
+    prompt = prompt[..., None]
     return torch.where(torch.where(prompt, (grew & prompt).any(1, keepdim=True), grew), scaled, new)
 
 
@@ -142,35 +148,42 @@ def holds(when, verdicts):
     return stack[0]
 
 
-def apply(h, edits, offsets, lengths, mask, verdicts):
+def apply(h, edits, tokens, verdicts):
     """`h` after every edit of one site. An edit touches a token when its span, the pad mask, its rows, the verdict of its
     condition and its gate all say so; other tokens keep their bits."""
     if any(edit["rows"] is not None for edit in edits):
         h = h.clone()  # to be written row by row; the model's own tensor is not
+    before_answer = {"first": None, "stop": 0, "at": None}
+    prompt = touched_by(before_answer, None, tokens, {}, h.device)
     for edit in edits:
-        held = None if edit["when"] is None else holds(edit["when"], verdicts).to(mask.device)
+        touched = touched_by(edit["where"], edit["when"], tokens, verdicts, h.device)
         if edit["rows"] is None:
-            h = edited(h, edit, offsets, lengths, mask, held)
-            continue
-        rows = edit["rows"].to(mask.device)
-        own = None if held is None else held[rows]
-        there = edit["rows"].to(h.device)
-        h[there] = edited(h[there], edit, offsets[rows], lengths[edit["rows"]], mask[rows], own)
+            h = edited(h, edit, touched, prompt)
+        else:
+            there = edit["rows"].to(h.device)
+            h[there] = edited(h[there], edit, touched[there], prompt[there])
     return h
 
 
-def edited(h, edit, offsets, lengths, mask, held):
-    """`h` after one edit; `held` bool [row] is its condition's verdict, None where it has none."""
-    touched = inside(offsets, lengths, edit["where"]) & mask.bool()
-    if held is not None:
-        touched = touched & held[:, None]
-    touched = touched.to(h.device)
+def touched_by(where, when, tokens, verdicts, device):
+    """Which tokens of every row a span, the pad mask and a condition (or None) name, bool [row, token]."""
+    key = (where["first"], where["stop"], where["at"], when, str(device))
+    if key not in tokens["touched"]:
+        touched = inside(tokens["offsets"], tokens["lengths"], where) & tokens["mask"].bool()
+        if when is not None:
+            touched = touched & holds(when, verdicts).to(touched.device)[:, None]
+        tokens["touched"][key] = touched.to(device)
+    return tokens["touched"][key]
+
+
+def edited(h, edit, touched, prompt):
+    """`h` after one edit of the touched tokens; `prompt` says which belong to the prompt. Both bool [row, token]."""
     part = columns(h, edit["columns"])
     if edit["gate"] is not None:
         touched = touched & gate(part, edit["gate"])
     new = kernel(part, edit)
     if edit["norm"] is not None:
-        new = renormed(part, new, touched, offsets < 0, edit["norm"])
+        new = renormed(part, new, touched, prompt, edit["norm"])
     new = torch.where(touched[..., None], new, part)
     return new if edit["columns"] is None else with_columns(h, edit["columns"], new)
 
@@ -191,10 +204,10 @@ def with_columns(h, bounds, new):
     return torch.cat([h[..., : bounds[0]], new, h[..., bounds[1] :]], dim=-1)
 
 
-def score(h, condition, offsets, lengths, mask):
+def score(h, condition, tokens):
     """How strongly each row shows the condition's direction, fp32 [row]: the cosine of the pooled state with it; CAST's
     sim(h, tanh(proj_c h)) (section 3.1), which does not depend on its sign; the signed projection; or the coordinate along it."""
-    touched = inside(offsets, lengths, condition["where"]) & mask.bool()
+    touched = touched_by(condition["where"], None, tokens, {}, tokens["mask"].device)
     first, stop = extent(touched)
     pooled = mean_over(columns(h, condition["columns"])[:, first:stop], touched[:, first:stop])
     c = condition["vector"].to(pooled)

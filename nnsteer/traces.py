@@ -32,6 +32,7 @@ from nnsteer.ops import (
     mean_over,
     prefill_offsets,
     token_losses,
+    tokens_of,
     with_logits,
 )
 from nnsteer.ops import (
@@ -135,8 +136,8 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
     conditions, numbers = plan["conditions"], list(range(len(plan["conditions"])))
     rows = []
     for batch in batches:
-        offsets = prefill_offsets(batch.mask, batch.response_lengths)
-        rows.append(({"input_ids": batch.ids, "attention_mask": batch.mask}, batch.prompt_lengths, offsets))
+        tokens = tokens_of(prefill_offsets(batch.mask, batch.response_lengths), batch.prompt_lengths, batch.mask)
+        rows.append(({"input_ids": batch.ids, "attention_mask": batch.mask}, tokens))
     stops = [remote is None or i + 1 == len(rows) for i in range(len(rows))]  # NDIF loses the traces that follow a stop
     visits = [(envoy.get(v["path"]), v["input"], v["conditions"]) for v in plan["visits"] if v["conditions"]]
     backend = server(
@@ -144,13 +145,13 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
     )
     with torch.no_grad(), envoy.session(backend=backend):
         found = []
-        for (inputs, lengths, offsets), stop in zip(rows, stops, strict=True):
+        for (inputs, tokens), stop in zip(rows, stops, strict=True):
             with envoy.trace(inputs, use_cache=False, logits_to_keep=1) as scoring:
                 scores = {}
                 for module, is_input, wanted in visits:
                     h = states_of(module, is_input)
                     for c in wanted:
-                        scores[c] = score_of(h, conditions[c], offsets, lengths, inputs["attention_mask"]).cpu()
+                        scores[c] = score_of(h, conditions[c], tokens).cpu()
                 if stop:
                     scoring.stop()
             found.append(torch.stack([scores[c] for c in numbers]))
@@ -163,7 +164,7 @@ def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead
     fp32 [row, token, vocab]."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
-    lengths, offsets = batch.prompt_lengths, prefill_offsets(mask, batch.response_lengths)
+    tokens = tokens_of(prefill_offsets(mask, batch.response_lengths), batch.prompt_lengths, mask)
     verdicts = {} if ahead is None else decide(ahead, conditions)
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
     backend = server(envoy, remote, "logits", plan, batch.ids, mask, batch.response_lengths, ahead, last)
@@ -171,10 +172,10 @@ def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead
         for module, v in visits:
             if ahead is None:
                 for c in v["conditions"]:
-                    scores = score_of(states_of(module, v["input"]), conditions[c], offsets, lengths, mask)
+                    scores = score_of(states_of(module, v["input"]), conditions[c], tokens)
                     verdicts[c] = verdict_of(scores, conditions[c])
             if v["edits"]:
-                edit(module, v, offsets, lengths, mask, verdicts)
+                edit(module, v, tokens, verdicts)
         out = save({"logits": logits_of(envoy.output).float().cpu()})
     return out["logits"]
 
@@ -216,18 +217,18 @@ def generate(
                 scores = {}
                 for step in generating.iter[:max_new_tokens]:
                     prefill = step == 0
-                    seen = mask if prefill else last
                     offsets = prefill_offsets(mask, responses) if prefill else decode_offsets(mask, step)
+                    tokens = tokens_of(offsets, lengths, mask if prefill else last)
                     for module, v in visits:
                         if not prefill and not v["decodes"]:
                             continue
                         if prefill and ahead is None:
                             for c in v["conditions"]:
                                 h = states_of(module, v["input"])
-                                scores[c] = score_of(h, conditions[c], offsets, lengths, mask).cpu()
+                                scores[c] = score_of(h, conditions[c], tokens).cpu()
                                 verdicts[c] = verdict_of(scores[c], conditions[c])
                         if v["edits"]:
-                            edit(module, v, offsets, lengths, seen, verdicts)
+                            edit(module, v, tokens, verdicts)
                     if sampling is not None:
                         noisy = gumbel(logits_of(lm_head.output), step, **sampling)
                         lm_head.output = with_logits(lm_head.output, noisy)

@@ -117,7 +117,7 @@ def test_quadratic_editors_carry_a_gaussian_onto_the_target_class():
     lda = fit.quadratic_lda(read, "positive")[Site(0)]
     step = lower_op(Edit(lda)) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
     offsets = torch.arange(8000)[None] - 8000
-    got = ops.apply(both[None], [step], offsets, torch.tensor([8000]), torch.ones(1, 8000), {})[0]
+    got = ops.apply(both[None], [step], ops.tokens_of(offsets, torch.tensor([8000]), torch.ones(1, 8000)), {})[0]
     stayed = (got == both).all(1)
     assert stayed[:4000].float().mean() > 0.9 and stayed[4000:].float().mean() < 0.1
     torch.testing.assert_close(got[4000:].mean(0), positive.mean(0), atol=0.2, rtol=0)
@@ -133,7 +133,11 @@ def test_a_probes_condition_decides_at_its_own_boundary(method):
 
     def accuracy(direction, threshold):
         score = [
-            ops.score(x[:, None], facts | {"vector": direction.vector}, torch.tensor([[-1]]), torch.tensor([1]), torch.ones(1, 1))
+            ops.score(
+                x[:, None],
+                facts | {"vector": direction.vector},
+                ops.tokens_of(torch.tensor([[-1]]), torch.tensor([1]), torch.ones(1, 1)),
+            )
             for x in (positive, negative)
         ]
         return ((score[0] > threshold).sum() + (score[1] <= threshold).sum()).item() / 400

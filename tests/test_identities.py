@@ -64,7 +64,7 @@ def test_C9_out_of_input_normalisation_restores_norms_when_one_grew_and_only_the
     step = lower_op(BoundNorm(Add(v.unit(), 2.0))) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
     plain = lower_op(Add(v.unit(), 2.0)) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
     lengths = torch.tensor([2, 2])
-    bound, free = (ops.apply(h, [s], offsets, lengths, mask, {}) for s in (step, plain))
+    bound, free = (ops.apply(h, [s], ops.tokens_of(offsets, lengths, mask), {}) for s in (step, plain))
     torch.testing.assert_close(bound[0].norm(dim=-1), h[0].norm(dim=-1))  # its first token grew: both are restored
     torch.testing.assert_close(bound[0], free[0] * (h[0].norm(dim=-1) / free[0].norm(dim=-1))[:, None])
     assert torch.equal(bound[1], free[1])  # none grew

@@ -147,7 +147,7 @@ def test_C3_cast_similarity_ignores_signs_and_the_cosine_does_not(h, direction):
     facts = {"vector": direction.vector, "where": lower_where(ALL), "columns": None}
 
     def scored(h, sign, kind):
-        return ops.score(h, facts | {"vector": sign * direction.vector, "score": kind}, offsets, mask.sum(1), mask)
+        return ops.score(h, facts | {"vector": sign * direction.vector, "score": kind}, ops.tokens_of(offsets, mask.sum(1), mask))
 
     cast = scored(h, 1, "cast")
     torch.testing.assert_close(scored(h, -1, "cast"), cast)

@@ -13,7 +13,7 @@ from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text, of_prompts
 from nnsteer.errors import UserError
 from nnsteer.program import Program, ablate, add, affine
-from nnsteer.runner import Runner
+from nnsteer.runner import WINDOW, Runner
 from nnsteer.site import Site
 from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Span
 
@@ -92,6 +92,17 @@ def test_G1_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_mea
                     else [h[t] for t in range(len(h)) if oracle.meant(t, len(prompt), span)]
                 )
                 torch.testing.assert_close(row, torch.stack(list(kept)).mean(0).float(), atol=1e-4, rtol=0)
+
+
+def test_windows_of_texts_keep_every_texts_place(runner):
+    words = [chr(ord("a") + i) * 3 for i in range(16)]
+    texts = tuple(Text(" ".join(words[i % 5 : i % 13 + 3])) for i in range(2 * WINDOW + 3))
+    done: list[int] = []
+    apart = runner.with_batch_size(1).record(ContrastSet(texts, texts[:1]), [Site(2)], PROMPT, done.append)
+    together = runner.with_batch_size(64).record(ContrastSet(texts, texts[:1]), [Site(2)])
+    torch.testing.assert_close(apart.positive[Site(2)], together.positive[Site(2)], atol=1e-4, rtol=0)
+    assert apart.positive[Site(2)].std(0).min() > 1e-2  # the texts differ
+    assert sum(done) == len(texts) + 1
 
 
 def test_the_last_block_is_read_before_the_final_norm(runner):
