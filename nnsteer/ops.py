@@ -58,8 +58,8 @@ def decode_offsets(mask, step):
 
 
 def tokens_of(offsets, lengths, mask):
-    """The tokens of one forward pass: where they lie, the rows' prompt lengths, the pads, and which of them were found to be touched
-    by what, so that this is worked out once a pass and not once a layer."""
+    """The tokens of one forward pass: where they lie, the rows' prompt lengths, the pads, and which of them were found to be
+    touched by what, so that this is worked out once a pass and not once a layer."""
     return {"offsets": offsets, "lengths": lengths, "mask": mask, "touched": {}}
 
 
