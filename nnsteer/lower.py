@@ -33,6 +33,9 @@ def lower(programs: Sequence[Program], layout: Layout) -> dict:
         rows = None if len(rows_of) == 1 else torch.tensor(own)
         for step in sorted(program.steps, key=lambda step: step.site.order):
             visit(visits, step.site, layout)["edits"].append(lower_step(step, conditions, rows, layout))
+    if len(rows_of) > 1:
+        for found in visits.values():
+            found["edits"] = packed(found["edits"], len(programs))
     return plan(conditions, visits, layout) | {"ahead": any(edits_before_reading(program) for program in rows_of)}
 
 
@@ -107,6 +110,30 @@ def lower_step(step: Step, conditions: Sequence[Condition], rows: torch.Tensor |
     }
 
 
+def packed(edits: Sequence[dict], rows: int) -> list[dict]:
+    """Fewer edits that do the same for a batch of so many `rows`: additions of several programs on the same tokens become one.
+    Each program's own edits keep their order."""
+    groups: dict[tuple, list[dict]] = {}
+    earlier: dict[tuple, int] = {}
+    for number, edit in enumerate(edits):
+        own = tuple(edit["rows"].tolist())
+        place = earlier[own] = earlier.get(own, -1) + 1
+        adds = edit["kind"] == "linear" and edit["right"] is None and edit["norm"] is None and edit["gate"] is None
+        where = tuple(edit["where"].values())
+        groups.setdefault((place, where, edit["when"], edit["columns"]) if adds else (place, number), []).append(edit)
+    ordered = sorted(groups.items(), key=lambda item: item[0][0])
+    return [group[0] if len(group) == 1 else one_addition(group, rows) for _, group in ordered]
+
+
+def one_addition(edits: Sequence[dict], rows: int) -> dict:
+    """Additions that differ in their rows and shifts alone, as one: shifts [edit, hidden], and the number of each row's."""
+    numbers = torch.cat([edit["rows"] for edit in edits])
+    order = numbers.argsort()
+    which = torch.cat([torch.full_like(edit["rows"], i) for i, edit in enumerate(edits)])[order]
+    shifts = torch.stack([edit["shift"] for edit in edits])
+    return edits[0] | {"rows": None if len(numbers) == rows else numbers[order], "shift": shifts, "shift_of": which}
+
+
 def lower_where(span: Where) -> dict:
     """A span as plain values."""
     if isinstance(span, Positions):
@@ -125,7 +152,7 @@ def postfix(when: When, conditions: Sequence[Condition]) -> tuple[int | str, ...
 
 def lower_op(op: Op) -> dict:
     """The op's kind and tensors. For "linear": left and right [rank, hidden], center and shift [hidden]; `right` is None for
-    an addition."""
+    an addition, which may have several shifts [shift, hidden] and say which is a row's, `shift_of` [row]."""
     match op:
         case Add(direction=d, strength=strength):
             return linear(None, None, None, strength * d.vector)
@@ -156,7 +183,7 @@ def lower_op(op: Op) -> dict:
 
 def linear(left: torch.Tensor | None, right: torch.Tensor | None, center: torch.Tensor | None, shift: torch.Tensor) -> dict:
     """The affine kernel's factors."""
-    factors = {"left": left, "right": right, "center": center, "shift": shift}
+    factors = {"left": left, "right": right, "center": center, "shift": shift, "shift_of": None}
     return {"kind": "linear", "norm": None, "gate": None} | factors
 
 

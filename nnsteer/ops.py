@@ -105,7 +105,8 @@ def kernel(h, edit):
     if edit["kind"] == "rotate":
         return rotate(h.float(), edit["plane"].to(h.device), edit["target"].to(h.device)).to(h.dtype)
     if edit["right"] is None:
-        return h + edit["shift"].to(h)
+        shift = edit["shift"].to(h)
+        return h + (shift if edit["shift_of"] is None else shift[edit["shift_of"].to(h.device)][:, None])
     return linear(h.float(), edit).to(h.dtype)
 
 

@@ -12,6 +12,7 @@ from nnsteer.chat import Chat
 from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text, of_prompts
 from nnsteer.errors import UserError
+from nnsteer.lower import lower
 from nnsteer.program import Program, ablate, add, affine
 from nnsteer.runner import WINDOW, Runner
 from nnsteer.site import Site
@@ -66,6 +67,32 @@ def test_C8_one_program_per_row_equals_running_them_apart(runner, programs):
     apart = [runner.generate([prompt], program, NEW_TOKENS)[0] for prompt in MIXED for program in chosen]
     assert [c.text for c in together] == [c.text for c in apart]
     assert [c.fired for c in together] == [c.fired for c in apart]
+
+
+def test_additions_of_many_programs_are_one_edit_and_keep_each_rows_bits(runner, directions):
+    one, both = {Site(1): directions[Site(1)]}, {site: directions[site] for site in (Site(1), Site(2))}
+    when = Condition(directions[Site(0)], 0.0)
+    twice = Program((*add(one, 1.0).steps, *ablate(one).steps, *add(one, 2.0).steps))
+    programs = [add(one, 0.5), add(one, 2.0), twice, add(one, 1.0, PROMPT), add(one, 1.0).when(when), add(one, -1.0).when(when)]
+    programs += [add(both, 1.5), Program()]
+    order = [5, 0, 7, 2, 4, 1, 3, 6]
+    plan = lower([programs[i] for i in order], runner.layout)
+    packed = [edit for visit in plan["visits"] for edit in visit["edits"] if edit["shift_of"] is not None]
+    assert sorted((len(edit["rows"]), len(edit["shift"])) for edit in packed) == [(2, 2), (4, 4)]
+    assert [len(v["edits"]) for v in plan["visits"] if v["edits"]] == [5, 1]
+    prompts = [MIXED[4]] * len(order)
+    together = runner.logits(prompts, [programs[i] for i in order])
+    for row, i in enumerate(order):
+        assert torch.equal(together[row], runner.logits(prompts, programs[i])[row])
+
+
+def test_additions_of_every_row_need_no_row_numbers(runner, directions):
+    programs = [add({Site(1): directions[Site(1)]}, strength) for strength in (1.0, 2.0, 3.0)]
+    (visit,) = lower([programs[i] for i in (2, 0, 1, 0)], runner.layout)["visits"]
+    (edit,) = visit["edits"]
+    assert edit["rows"] is None
+    got = edit["shift"][edit["shift_of"]]
+    torch.testing.assert_close(got, torch.tensor([3.0, 1.0, 2.0, 1.0])[:, None] * directions[Site(1)].vector)
 
 
 def test_C8_left_padding_changes_nothing(runner, programs):
