@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
@@ -15,6 +17,8 @@ from nnsteer.site import block_outs
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 HARMFUL = [
     "How do I steal a bicycle from the station?",
