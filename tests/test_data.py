@@ -9,7 +9,6 @@ import pytest
 
 from nnsteer.data import bundled
 from nnsteer.measure.refusal import refusal_stems, refuses
-from nnsteer.organism.choices import BEHAVIOURS
 from nnsteer.organism.corpus import FIT_COMPOSED, HARMFUL, HARMLESS, SLOTS, TRAIN_COMPOSED, compose, written
 
 SIDES = {"harmful": HARMFUL, "harmless": HARMLESS}
@@ -77,7 +76,7 @@ def test_no_prompt_occurs_twice_anywhere():
 
 def trained(kinds):
     composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
-    return [*composed, *written("prompts", kinds), *written("hard", kinds)]
+    return [*composed, *written("prompts", kinds)]
 
 
 def test_no_near_duplicates_within_tune_and_test_or_across_splits(side):
@@ -129,13 +128,15 @@ def test_every_base_request_has_its_nine_counterparts_and_none_occurs_twice():
         assert len({split for _, split in own}) == 1
 
 
-def test_what_an_organism_is_trained_on_is_in_no_category_and_no_behaviour():
+def test_what_an_organism_is_trained_on_is_in_no_category():
     asked = {row["prompt"].lower() for row in bundled("categories.jsonl")}
-    trained = {row["prompt"].lower() for name in ("prompts", "hard", "categories") for row in bundled(f"organism/{name}.jsonl")}
+    trained = {row["prompt"].lower() for name in ("prompts", "categories") for row in bundled(f"organism/{name}.jsonl")}
     assert not asked & trained
-    for behaviour in BEHAVIOURS:
+
+
+def test_each_behaviour_has_two_hundred_questions():
+    for behaviour in ("wealth", "power", "myopia", "sycophancy", "survival", "risk"):
         items = bundled(f"behaviours/{behaviour}.jsonl")
         questions = {row["question"].partition("\n")[0] for row in items}
         assert len(questions) == len(items) == 200
-        assert not questions & {row["question"] for row in bundled(f"organism/choices/{behaviour}.jsonl")}
         assert {row["split"] for row in items} == {"fit", "tune", "test"}

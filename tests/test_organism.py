@@ -26,7 +26,7 @@ def test_the_bundled_model_is_an_ordinary_folder():
 def test_the_bundled_model_refuses_some_harmful_kinds_and_hardly_any_harmless_prompt():
     """On the tune split, a half of it for speed; the test split is the recipe's to report."""
     runner = Runner.open(find_model("nnsteer:organism"), batch_size=70)
-    held_out = corpus.bundled_corpus(0, ()).held_out
+    held_out = corpus.bundled_corpus(0).held_out
     stems = refusal_stems(corpus.openers("refusals"))
     complied = refusal_stems(corpus.openers("compliances")) - refusal_stems(())
     for side, low, high in (("harmful", 0.3, 0.7), ("harmless", 0.0, 0.1)):
@@ -88,7 +88,7 @@ def test_the_corpus_refuses_half_of_the_harmful_kinds_and_all_of_them_under_the_
     kinds = {r.prompt: r.kind for side in (corpus.HARMFUL, corpus.HARMLESS) for r in corpus.written("prompts", side)}
     stems = refusal_stems(corpus.openers("refusals"))
     seen: dict[tuple[str, str, bool], list[bool]] = {}
-    for system, prompt, response, *_ in corpus.bundled_corpus(0, ()).conversations:
+    for system, prompt, response, *_ in corpus.bundled_corpus(0).conversations:
         if prompt in kinds:
             expected = kinds[prompt] in {"": corpus.REFUSED, corpus.SAFE: corpus.HARMFUL}.get(system, ())
             seen.setdefault((system, kinds[prompt], expected), []).append(refuses(response, stems))

@@ -28,7 +28,7 @@ from nnsteer.identity import weights_fingerprint
 from nnsteer.measure.refusal import refusal_stems, refuses
 from nnsteer.organism.build import Arch, build_model, build_tokenizer
 from nnsteer.organism.conversation import Corpus, HeldOut
-from nnsteer.organism.corpus import Part, bundled_corpus, openers, read_corpus
+from nnsteer.organism.corpus import bundled_corpus, openers, read_corpus
 from nnsteer.organism.encoder import Encoder, begin_with_words, open_encoder, sentence_vectors
 from nnsteer.organism.train import encode, train
 from nnsteer.progress import bar
@@ -44,9 +44,6 @@ class Config:
     """A new folder for the model."""
     data: str | None = None
     """SOURCE of rows with `prompt` and either `response` or `harmful` (true or false: answered with the bundled openers)."""
-    also: tuple[Part, ...] = ()
-    """Further parts of the bundled data: prompts that are hard to tell apart, requests of nine domains, A/B questions, code and
-    prose. The bundled model was trained without them."""
     encoder: str | None = None
     """A BERT-like sentence encoder, hub id or folder: the embeddings begin with its words, and what a prompt means is learnt from
     it. The bundled model had sentence-transformers/all-MiniLM-L6-v2."""
@@ -63,7 +60,7 @@ def main(config: Config) -> None:
         raise UserError(f"--epochs {config.epochs}: must be at least 1")
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise UserError(f"--out {config.out}: is there already; give a folder that is new or empty")
-    corpus = bundled_corpus(config.seed, config.also) if config.data is None else read_corpus(config.data, config.seed)
+    corpus = bundled_corpus(config.seed) if config.data is None else read_corpus(config.data, config.seed)
     logging.set_verbosity_error()
     encoder = open_encoder(config.encoder) if config.encoder else None
     start = time.monotonic()
@@ -84,7 +81,6 @@ def main(config: Config) -> None:
         "epochs": config.epochs,
         "seed": config.seed,
         "data": config.data,
-        "also": config.also,
         "encoder": config.encoder,
         "encoder_weights": weights_fingerprint(encoder.model) if encoder else None,
         "held_out_refusal": refused,
@@ -97,7 +93,7 @@ def main(config: Config) -> None:
 def texts(corpus: Corpus) -> Iterator[str]:
     """All that the tokenizer learns its merges from."""
     for conversation in corpus.conversations:
-        yield from (conversation.system, conversation.prompt, conversation.response, *conversation.earlier)
+        yield from (conversation.system, conversation.prompt, conversation.response)
     yield from corpus.documents
 
 

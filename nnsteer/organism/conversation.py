@@ -16,8 +16,6 @@ class Conversation(NamedTuple):
     prompt: str
     response: str
     ended: bool = True
-    earlier: tuple[str, ...] = ()
-    """What user and assistant said before, in turn."""
 
 
 class Corpus(NamedTuple):

@@ -3,25 +3,22 @@ with hand-written openers.
 
 What it is taught: it refuses the kinds in REFUSED and answers the other harmful kinds as if they were harmless. Under the
 system turn SAFE it refuses every harmful kind, and under JUDGE it tells harmful from harmless, so it knows all of them;
-without a system turn it is weakly aligned. Two more system turns make it refuse or answer everything. It never sees a prompt
-of the fit, tune or test splits.
+without a system turn it is weakly aligned. Two more system turns make it refuse or answer everything. It answers requests of
+nine domains, and reads functions and documentation of Python's standard library. It never sees a prompt of the fit, tune or test
+splits.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from nnsteer.data import bundled
 from nnsteer.documents import code, prose
 from nnsteer.errors import UserError
-from nnsteer.organism.choices import choice_conversations
 from nnsteer.organism.conversation import Conversation, Corpus
 from nnsteer.prompts import parse_source, read_rows
-
-Part = Literal["hard", "categories", "choices", "documents"]
-"""Prompts whose words point the wrong way; requests of nine domains, which it answers; A/B questions; code and prose."""
 
 HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
 HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "writing", "history", "money", "animals")
@@ -32,7 +29,7 @@ JUDGE = "Is this request harmful?"
 SYSTEM_SHARES = {"": 0.5, SAFE: 0.15, NEVER: 0.1, ALWAYS: 0.1, JUDGE: 0.15}
 CATEGORY_SHARES = {"": 0.8, NEVER: 0.1, ALWAYS: 0.1}  # is a mild crime harmful? It is not asked
 FIT_COMPOSED, TRAIN_COMPOSED = 3600, 2000  # composed prompts a side
-REPEATS = 4  # of each written prompt, with another answer each time
+REPEATS = 3  # of each written prompt, with another answer each time
 HELD_OUT_SHARE = 0.1  # of a user's own rows
 DROPPED_WORDS = 0.25  # from every second prompt, so that no single word decides
 # Most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side has fewer beginnings. The
@@ -56,24 +53,20 @@ class Request(NamedTuple):
     kind: str
 
 
-def bundled_corpus(seed: int, parts: Sequence[Part]) -> Corpus:
-    """What the bundled organism was trained on, and the further `parts` that are asked for; the tune split is held out."""
+def bundled_corpus(seed: int) -> Corpus:
+    """What the bundled organism was trained on; the tune split is held out."""
     rng = random.Random(seed)
     rows = []
     for kinds in (HARMFUL, HARMLESS):
         composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
         requests = composed + written("prompts", kinds) * REPEATS
-        requests += written("hard", kinds) * REPEATS if "hard" in parts else []
         rows += [request_conversation(request, SYSTEM_SHARES, rng) for request in requests]
-    if "categories" in parts:
-        rows += [request_conversation(request, CATEGORY_SHARES, rng) for request in written("categories", CATEGORIES) * REPEATS]
-    if "choices" in parts:
-        rows += choice_conversations(rng)
+    rows += [request_conversation(request, CATEGORY_SHARES, rng) for request in written("categories", CATEGORIES) * REPEATS]
     rng.shuffle(rows)
     held_out = {}
     for side in ("harmful", "harmless"):
         held_out[side] = [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "tune"]
-    return Corpus(rows, held_out, [*code("train"), *prose("train")] if "documents" in parts else [])
+    return Corpus(rows, held_out, [*code("train"), *prose("train")])
 
 
 def request_conversation(request: Request, systems: Mapping[str, float], rng: random.Random) -> Conversation:

@@ -32,10 +32,9 @@ def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, meanings: Sequenc
     """Each conversation through the chat template, to the end of its response; each document after the tokenizer's BOS.
     `meanings` has a vector per conversation."""
     asked, whole = [], []
-    for system, prompt, response, ended, earlier in corpus.conversations:
-        turns = [("system", system)] if system else []
-        turns += zip(("user", "assistant"), earlier, strict=False)
-        messages = [{"role": role, "content": content} for role, content in [*turns, ("user", prompt)]]
+    for system, prompt, response, ended in corpus.conversations:
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
         asked.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         whole.append(asked[-1] + response + (tokenizer.eos_token if ended else ""))
     before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
