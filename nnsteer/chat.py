@@ -97,7 +97,9 @@ class Chat:
         width = max(len(prompt) + len(response) for prompt, response in rows)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         pads = [width - len(prompt) - len(response) for prompt, response in rows]
-        ids = torch.tensor([[pad] * n + [*prompt, *response] for n, (prompt, response) in zip(pads, rows, strict=True)])
+        ids = torch.tensor(
+            [[pad] * n + [*prompt, *response] for n, (prompt, response) in zip(pads, rows, strict=True)], dtype=torch.long
+        )
         mask = (torch.arange(width) >= torch.tensor(pads)[:, None]).long()
         return Batch(ids, mask, torch.tensor([len(response) for _, response in rows]))
 

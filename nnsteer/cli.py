@@ -138,3 +138,10 @@ def one_line(message: str) -> str:
     words = re.sub(r"[│╭╮╰╯─┃━]+", " ", message).split()
     text = " ".join(words)
     return re.sub(r"\s*For full helptext.*$", "", text)
+
+
+def at_least_one(config: object, *names: str) -> None:
+    """Raises UserError for an option among `names` that counts something and is below one."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
 
+import torch
+
 from nnsteer.direction import Direction
 from nnsteer.errors import UserError
 from nnsteer.names import Score, Side
@@ -46,8 +48,9 @@ class Condition:
         return self.direction.site
 
     def holds(self, score: float) -> bool:
-        """The verdict on a score; `below` includes the threshold, so that it is the exact complement of `above`."""
-        return score > self.threshold if self.fires_when == "above" else score <= self.threshold
+        """The verdict on an fp32 score; `below` includes the threshold, so that it is the exact complement of `above`."""
+        threshold = torch.tensor(self.threshold).item()  # fp32, as the states' scores are compared with it
+        return score > threshold if self.fires_when == "above" else score <= threshold
 
     def __invert__(self) -> Condition:
         return replace(self, fires_when="below" if self.fires_when == "above" else "above")

@@ -70,10 +70,12 @@ class Folder:
     def timed(self, step: str) -> Iterator[None]:
         """Adds the seconds spent on a step to seconds.json, over all starts of the run."""
         start = time.monotonic()
-        yield
-        seconds = self.read_json("seconds.json") if self.has("seconds.json") else {}
-        seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - start, 2)
-        self.write_json("seconds.json", seconds)
+        try:
+            yield
+        finally:
+            seconds = self.read_json("seconds.json") if self.has("seconds.json") else {}
+            seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - start, 2)
+            self.write_json("seconds.json", seconds)
 
 
 def check_folder(path: Path, settings: dict) -> None:

@@ -1,6 +1,6 @@
 """What runs inside a trace: masks, the edit kernel and condition scores, as plain functions of tensors.
 
-This is the only file that travels to a server, by source, so it imports torch alone and uses no decorator, no default
+This file travels to a server, by source (as `fit/kernels.py` does), so it imports torch alone and uses no decorator, no default
 object and no type of nnsteer. Shapes: rows are prompts, tokens are columns of the padded batch.
 """
 

@@ -149,7 +149,7 @@ def read_object(path: Path, source: Source) -> list[dict]:
 def read_jsonl(path: Path) -> list[dict]:
     """One JSON object per line; blank lines are skipped."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -134,12 +134,14 @@ class Runner:
 
     def read(self, texts: Sequence[Text], sites: Sequence[Place], span: Reading, watch: Watch) -> Iterator[Read]:
         """Batch by batch the numbers of its texts and, for each site, mean states [row, hidden] and mean norms of the states
-        [row]."""
+        [row]. The longest texts come first, as far as characters tell."""
         places, window = [self.layout.place(site) for site in sites], WINDOW * self.batch_size
+        order = sorted(range(len(texts)), key=lambda i: -sum(map(len, texts[i])))
         for start in range(0, len(texts), window):
-            for batch, _, numbers in self.batches(self.chat.rows(texts[start : start + window])):
+            some = order[start : start + window]
+            for batch, _, numbers in self.batches(self.chat.rows([texts[i] for i in some])):
                 means, norms = traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
-                yield [start + i for i in numbers], means, norms
+                yield [some[i] for i in numbers], means, norms
                 watch(len(batch.ids))
 
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from nnsteer.site import Site
 from nnsteer.span import Reading
 
 SCORED: tuple[Split, ...] = ("fit", "tune", "test")
+NOT_RESULTS = ("out", "dry_run", "batch_size", "device_map", "remote", "remote_model")  # options that change no figure
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Where:
     remote_model: str | None = None
     revision: str | None = None
     """The one that was asked for, where one was."""
+
+
+def where_of(config: Any) -> Where:
+    """Where the options of a recipe say."""
+    return Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """The options of a recipe that its results depend on: those of a run folder."""
+    return {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
 
 
 def open_runner(files: ModelFiles, where: Where, out: Path | None) -> Runner:

@@ -101,7 +101,7 @@ def condition_point(sweeps: Mapping[Site, Sweep], max_false_alarms: float = 1.0)
                 best = point
     if best is None:
         raise UserError(
-            f"no threshold fires on at most {max_false_alarms:.0%} of the harmless tune prompts; allow more false alarms"
+            f"no threshold fires on at most {max_false_alarms:.0%} of the negative tune prompts; allow more false alarms"
         )
     return best
 

@@ -60,7 +60,7 @@ def passes(runner, program):
     batch, seen = runner.chat.pad(runner.chat.rows([Text(prompt) for prompt in MIXED])), {}
 
     def observe(_visit, running, before, after):
-        seen[running.number] = running.mask.bool(), before, after
+        seen[running.number] = running.tokens["mask"].bool(), before, after
 
     steps = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
     with attach(runner.hf, program, observe), torch.no_grad():

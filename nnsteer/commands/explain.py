@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nnsteer
+from nnsteer.cli import at_least_one
 from nnsteer.commands import options
 from nnsteer.errors import UserError
 
@@ -33,7 +34,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Prints every change, and draws them."""
-    options.at_least_one("new_tokens", config.new_tokens)
+    at_least_one(config, "new_tokens")
     figure = None if config.figure is None else options.new_path(config.figure, ".png", ".pdf", ".svg")
     steps = options.program(config.program)
     asked = options.texts(config.prompts)

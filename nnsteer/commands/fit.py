@@ -26,6 +26,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 import nnsteer
+from nnsteer.cli import at_least_one
 from nnsteer.commands import options
 from nnsteer.errors import UserError
 from nnsteer.names import READINGS, Method, ReadingName
@@ -71,8 +72,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Reads both sides, fits, writes the file and prints how long the directions are."""
-    options.at_least_one("pairs", config.pairs)
-    options.at_least_one("batch_size", config.batch_size)
+    at_least_one(config, "pairs", "batch_size")
     out = options.new_path(config.out, ".safetensors", ".svec", ".gguf")
     contrast = load_contrast(config.positive, config.negative, config.prompts, config.pairs, config.seed)
     files = options.find(config.model, config.chat)

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 import nnsteer
+from nnsteer.cli import at_least_one
 from nnsteer.commands import options
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
@@ -53,8 +54,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Answers each prompt, or each line that is typed."""
-    for name in ("max_new_tokens", "batch_size"):
-        options.at_least_one(name, getattr(config, name))
+    at_least_one(config, "max_new_tokens", "batch_size")
     if not (isfinite(config.temperature) and config.temperature >= 0):
         raise UserError(f"--temperature {config.temperature}: must be 0 (greedy) or a number above it")
     out = None if config.out is None else options.new_path(config.out, ".jsonl")

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 import nnsteer
+from nnsteer import cli
 from nnsteer.errors import UserError
 from nnsteer.names import SPANS, Dtype, OpName, SpanName, Unit
 from nnsteer.prompts import load_texts
@@ -116,7 +117,7 @@ def open_runner(files: nnsteer.ModelFiles, model: ModelOptions, batch_size: int 
 def texts(options: PromptOptions) -> list[str]:
     """Every prompt that was given."""
     if options.first is not None:
-        at_least_one("first", options.first)
+        cli.at_least_one(options, "first")
     return [*options.prompts, *(load_texts(options.file)[: options.first] if options.file else ())]
 
 
@@ -204,9 +205,3 @@ def new_path(path: Path, *suffixes: str) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or give another name")
     return path
-
-
-def at_least_one(name: str, value: int) -> None:
-    """Refuses a count below one."""
-    if value < 1:
-        raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1")

@@ -61,7 +61,7 @@ from typing import Annotated
 import tyro
 
 import nnsteer
-from nnsteer.commands import options
+from nnsteer.cli import at_least_one
 from nnsteer.folder import Folder, check_folder, open_folder
 from nnsteer.prompts import load_openers
 from nnsteer.study.spec import read_spec
@@ -97,7 +97,7 @@ def main(config: Config) -> None:
     from nnsteer.study.plan import Planner, plan, stand_in, table
     from nnsteer.study.run import run
 
-    options.at_least_one("batch_size", config.batch_size)
+    at_least_one(config, "batch_size")
     spec, out, openers = read_spec(config.file), config.out.expanduser(), load_openers("nnsteer:refusals.jsonl")
     settings = {"study": str(config.file), "model": spec.model}
     check_folder(out, settings)

@@ -26,6 +26,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 import nnsteer
+from nnsteer.cli import at_least_one
 from nnsteer.commands import options
 from nnsteer.errors import UserError
 from nnsteer.names import SPANS, Score
@@ -69,7 +70,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Scores, sweeps, prints and writes."""
-    options.at_least_one("batch_size", config.batch_size)
+    at_least_one(config, "batch_size")
     if not 0 <= config.max_false_alarms <= 1:
         raise UserError(f"--max-false-alarms {config.max_false_alarms}: give a share from 0 to 1")
     steps = steps_to_write(config)

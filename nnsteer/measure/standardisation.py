@@ -7,6 +7,7 @@ where both curves are one and run from 0 to 1; curves that ignore alpha have at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,9 @@ def standardisation(alphas: Sequence[float], first: Curve, second: Curve, seed: 
         return score(alphas, resampled(first, one), resampled(second, two))
 
     every = tuple(np.arange(len(side.answered)) for side in (first, second))
+    if min(map(len, every)) < 2:  # nothing to resample
+        value = at(*every) if min(map(len, every)) else math.nan
+        return Estimate(value, math.nan, math.nan, sum(map(len, every)))
     found = stats.bootstrap(
         every, at, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile", vectorized=False,
         rng=np.random.default_rng(seed),

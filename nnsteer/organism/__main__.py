@@ -1,8 +1,8 @@
 """Train a model organism.
 
-python -m nnsteer.organism train --out FOLDER                     # the bundled one, from the bundled data
-python -m nnsteer.organism train --out FOLDER --arch gpt2
-python -m nnsteer.organism train --out FOLDER --data rows.jsonl   # {"prompt", "response"} or {"prompt", "harmful"} rows
+python -m nnsteer.organism train --seed 1 --encoder sentence-transformers/all-MiniLM-L6-v2 --out FOLDER   # the bundled one
+python -m nnsteer.organism train --arch gpt2 --out FOLDER                                 # a GPT-2 from the bundled data
+python -m nnsteer.organism train --data rows.jsonl --out FOLDER   # {"prompt", "response"} or {"prompt", "harmful"} rows
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from nnsteer.statistics import wilson
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults retrain the bundled organism."""
+    """The bundled organism had seed 1 and an encoder."""
 
     out: Path = Path("organism")
     """A new folder for the model."""
@@ -56,8 +56,7 @@ class Config:
 def main(config: Config) -> None:
     """Trains, saves an ordinary Hugging Face folder with training.json and loss.png beside the weights, and prints how much
     the model refuses of what it has not seen."""
-    if config.epochs < 1:
-        raise UserError(f"--epochs {config.epochs}: must be at least 1")
+    cli.at_least_one(config, "epochs")
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise UserError(f"--out {config.out}: is there already; give a folder that is new or empty")
     corpus = bundled_corpus(config.seed) if config.data is None else read_corpus(config.data, config.seed)

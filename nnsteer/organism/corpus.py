@@ -47,7 +47,7 @@ ANYTHING = {"do": "do this", "doing": "doing this", "thing": "this"}
 
 
 class Request(NamedTuple):
-    """A prompt and its kind ("" where the data names none)."""
+    """A prompt and its kind."""
 
     prompt: str
     kind: str
@@ -90,7 +90,8 @@ def read_corpus(text: str, seed: int) -> Corpus:
     rows = read_rows(parse_source(text))
     for number, row in enumerate(rows, start=1):
         answered = isinstance(row.get("response"), str) or isinstance(row.get("harmful"), bool)
-        if not isinstance(row.get("prompt"), str) or not answered:
+        told = row.get("harmful") in (True, False, None)
+        if not isinstance(row.get("prompt"), str) or not answered or not told:
             raise UserError(f'{text}, row {number}: expected {{"prompt", "response"}} or {{"prompt", "harmful": true}}; mend it')
     rng.shuffle(rows)
     cut = max(1, round(HELD_OUT_SHARE * len(rows)))
@@ -98,7 +99,8 @@ def read_corpus(text: str, seed: int) -> Corpus:
         raise UserError(f"{text}: {len(rows)} rows; give at least 2")
     conversations = []
     for row in rows[cut:]:
-        response, ended = (row["response"], True) if "response" in row else answer("", row["harmful"], rng)
+        own = row.get("response")
+        response, ended = (own, True) if isinstance(own, str) else answer("", row["harmful"], rng)
         conversations.append(Conversation(row.get("system") or "", row["prompt"], response, ended))
     groups = {True: "harmful", False: "harmless", None: "all"}
     held_out: dict[str, list[str]] = {}

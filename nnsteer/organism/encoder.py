@@ -41,7 +41,8 @@ def begin_with_words(model: PreTrainedModel, encoder: Encoder, tokenizer: PreTra
 
 
 def word_vectors(encoder: Encoder, tokenizer: PreTrainedTokenizerFast, width: int) -> torch.Tensor:
-    """A row for each of the organism's tokens [token, width]: the encoder's own vectors of the word or the part of a word, in
+    """A row for each of the organism's tokens [token, width]: the encoder's own vectors of the word or the part of a word (what
+    no space comes before is taken for a part, where the encoder has such a part), in
     their first `width` principal components, with unit variance overall; zeros for what the encoder has no word for, and after
     its own last component."""
     table = encoder.model.get_input_embeddings().weight.detach()

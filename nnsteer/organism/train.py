@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from nnsteer.errors import UserError
+from nnsteer.organism.build import POSITIONS
 from nnsteer.organism.conversation import Corpus
 
 LEARNING_RATE, BATCH, WARM_UP = 2e-3, 32, 0.1
@@ -40,6 +42,10 @@ def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, meanings: Sequenc
     before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
     known = meanings if meanings is not None else [None] * len(ids)
     conversations = [Example(len(start), row, meaning) for start, row, meaning in zip(before, ids, known, strict=True)]
+    longest = max(conversations, key=lambda example: len(example.ids), default=None)
+    if longest and len(longest.ids) > POSITIONS:
+        start = tokenizer.decode(longest.ids[:12])
+        raise UserError(f"conversation {start!r}...: {len(longest.ids)} tokens, the model reads {POSITIONS}; shorten it")
     return conversations + [Example(1, tokenizer(text)["input_ids"][:DOCUMENT_TOKENS]) for text in corpus.documents]
 
 

@@ -17,18 +17,20 @@ from math import isfinite
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from nnsteer import cli, fit
+from nnsteer.cli import at_least_one
 from nnsteer.contrast import of_prompts
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
 from nnsteer.formats import save_directions
 from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model, load_model
+from nnsteer.names import Dtype
 from nnsteer.progress import bar
 from nnsteer.recipes.ways import WAYS, Subject, Way, difference_at_input
 from nnsteer.runner import Runner
@@ -44,7 +46,7 @@ class Config:
     """A hub id, a folder, or the bundled model."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     words: tuple[str, str] = ("Love", "Hate")
     """The direction is the first minus the second, on the last token of each."""
     prompt: str = "I think dogs are "
@@ -142,9 +144,7 @@ def main(config: Config) -> None:
 
 def check_numbers(config: Config) -> None:
     """Refuses numbers that no run can use."""
-    for name in ("max_new_tokens", "repeats"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    at_least_one(config, "max_new_tokens", "repeats")
     if not isfinite(config.coefficient) or config.coefficient == 0:
         raise UserError(f"--coefficient {config.coefficient}: must be a finite number other than 0, such as 1.5")
 

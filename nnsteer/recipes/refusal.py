@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnsteer import cli, fit, report, stages, tune
+from nnsteer.cli import at_least_one
 from nnsteer.condition import Score, Side
 from nnsteer.contrast import of_prompts, of_responses
 from nnsteer.errors import UserError
@@ -26,6 +27,7 @@ from nnsteer.measure.answers import Asked, Judge, ask
 from nnsteer.measure.classifier import classifier
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
+from nnsteer.names import Dtype
 from nnsteer.program import Program, add
 from nnsteer.recipes import published
 from nnsteer.recipes.plan import plan, show_plan
@@ -42,7 +44,7 @@ class Config:
     """A hub id, a folder, or the bundled model."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
     remote: str | None = None
@@ -103,8 +105,6 @@ WINDOWS: dict[str, Reading] = {"first 3": first_generated(3), "all": GENERATED, 
 SPANS = {"all": ALL, "prompt": PROMPT}
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
 DRAWS = 16  # random directions that the control's prompts take in turn: one alone can move refusal far either way
-NOT_RESULTS = ("out", "dry_run", "batch_size", "device_map", "remote", "remote_model")
-WHOLE = ("pairs", "condition_pairs", "tune_prompts", "max_new_tokens", "batch_size")  # must be at least 1
 
 
 def main(config: Config) -> None:
@@ -120,10 +120,9 @@ def main(config: Config) -> None:
     bands = [config.layers] if config.layers else tune.layer_bands(layers)
     condition_layers = config.condition_layers or tuple(range(max(1, layers // 2)))
     check_layers([*condition_layers, *chain(*bands)], layers)
-    settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
+    settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
-    runner = stages.open_runner(files, where, config.out)
+    runner = stages.open_runner(files, stages.where_of(config), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
     judge = Judge(measure(config, requests), config.max_drift)
 
@@ -193,9 +192,7 @@ def measure(config: Config, requests: Requests) -> OfAnswers:
 
 def check_numbers(config: Config) -> None:
     """Refuses numbers that no run can use."""
-    for name in WHOLE:
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    at_least_one(config, "pairs", "condition_pairs", "tune_prompts", "max_new_tokens", "batch_size")
     if config.threshold is not None and (config.condition_layers is None or len(config.condition_layers) != 1):
         raise UserError(f"--threshold {config.threshold}: is for one layer; give it with --condition-layers")
     if config.strength is not None and not isfinite(config.strength):

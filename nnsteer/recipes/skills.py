@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnsteer import cli, fit, stages
+from nnsteer.cli import at_least_one
 from nnsteer.contrast import ContrastSet, Text
 from nnsteer.direction import Direction, Directions
 from nnsteer.domains import Domains, load_documents
@@ -29,6 +30,7 @@ from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model
 from nnsteer.measure.tradeoff import TradeOff
 from nnsteer.measure.walks import CHOSEN, DRAWS, MATCHED, PERMUTED, Measuring, Turns, walks
+from nnsteer.names import Dtype
 from nnsteer.program import Program, add
 from nnsteer.progress import bar
 from nnsteer.report import skills as report
@@ -48,7 +50,7 @@ class Config:
     """A hub id, a folder, or the bundled model. Documents are read without a chat template."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
     remote: str | None = None
@@ -82,8 +84,6 @@ class Config:
     """The run's folder. A run that was stopped goes on from there."""
 
 
-NOT_RESULTS = ("out", "batch_size", "device_map", "remote", "remote_model")
-WHOLE = ("fit_documents", "tune_documents", "test_documents", "batch_size")  # must be at least 1
 Layers = tuple[int, ...]
 
 
@@ -96,11 +96,10 @@ def main(config: Config) -> None:
     turns = len(config.coefficients) if config.drifting else 1
     sizes = config.fit_documents, config.tune_documents * turns, config.test_documents * turns
     domains = Domains(*(load_documents(sources, sizes, config.seed) for sources in (config.skill, config.retained)))
-    settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
+    settings = stages.settings_of(config)
     check_folder(config.out, settings)
     files = replace(files, chat=replace(files.chat, max_tokens=config.max_tokens))
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
-    runner = stages.open_runner(files, where, config.out)
+    runner = stages.open_runner(files, stages.where_of(config), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": domains.fingerprints()})
 
     # 1. The direction, the mean activation on what is retained minus the one on the skill, and permutations of it.
@@ -183,9 +182,7 @@ def read_places(asked: Sequence[str] | None, layers: int) -> dict[str, Layers]:
 
 def check_numbers(config: Config) -> None:
     """Refuses numbers that no run can use."""
-    for name in WHOLE:
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    at_least_one(config, "fit_documents", "tune_documents", "test_documents", "batch_size")
     if config.max_tokens < 2:
         raise UserError(f"--max-tokens {config.max_tokens}: must be at least 2, for a token to be predicted")
     ladder = config.coefficients

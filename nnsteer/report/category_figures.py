@@ -171,10 +171,10 @@ def seconds(found: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     n = np.array([point["n"] for point in found["points"]])
     axes.plot(n, [point["seconds"] for point in found["points"]], "o", color=CYCLE[0], markersize=4, alpha=0.7)
-    line = found["time"]
-    axes.plot([0, n.max()], [line["intercept"], line["intercept"] + line["slope"] * n.max()], color=CYCLE[0], linewidth=1)
-    title = f"{1000 * line['slope']:.2f} s per 1,000 pairs, R² {line['r2']:.3f}"
-    axes.set(xlabel="examples a side", ylabel="seconds", ylim=(0, None), title=title)
+    axes.set(xlabel="examples a side", ylabel="seconds", ylim=(0, None))
+    if line := found["time"]:
+        axes.plot([0, n.max()], [line["intercept"], line["intercept"] + line["slope"] * n.max()], color=CYCLE[0], linewidth=1)
+        axes.set_title(f"{1000 * line['slope']:.2f} s per 1,000 pairs, R² {line['r2']:.3f}")
     return plain(figure, axes)
 
 

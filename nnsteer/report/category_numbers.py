@@ -110,8 +110,10 @@ def balanced_f1(own: Sequence[bool], others: Sequence[bool]) -> dict[str, float]
     return {"value": value, "low": float(kept.confidence_interval.low), "high": float(kept.confidence_interval.high)}
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
-    """A straight line by least squares, with the interval of its slope."""
+def line(x: Sequence[float], y: Sequence[float]) -> dict[str, float] | None:
+    """A straight line by least squares, with the interval of its slope; None where all x are the same."""
+    if len(set(x)) < 2:
+        return None
     found = stats.linregress(x, y)
     reach = stats.t.ppf((1 + LEVEL) / 2, len(x) - 2) * found.stderr
     return {

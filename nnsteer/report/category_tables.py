@@ -166,11 +166,12 @@ def saturation(found: Mapping[str, Any]) -> Section:
         for what, fit in (("F1", found["fits"]["f1"]), ("harmful refused", found["fits"]["harmful"]))
         if fit
     ]
-    time = found["time"]
+    if time := found["time"]:
+        reach = ends(1000 * time["low"], 1000 * time["high"], False)
+        fits.append(f"seconds = {time['intercept']:.3f} + {1000 * time['slope']:.2f} n / 1000 {reach}, R² {time['r2']:.3f}")
     note = (
         "The paper's Figure 6: the harmful condition by the number of its examples a side; means of three draws with the range. "
-        f"Fits: {'; '.join(fits) or 'none'}; seconds = {time['intercept']:.3f} + {1000 * time['slope']:.2f} n / 1000 "
-        f"{ends(1000 * time['low'], 1000 * time['high'], False)}, R² {time['r2']:.3f}."
+        f"Fits: {'; '.join(fits) or 'none'}."
     )
     return Section("saturation", "Saturation", note, ("examples", "F1", "harmful refused", "harmless refused", "seconds"), rows)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnsteer import cli, stages
+from nnsteer.cli import at_least_one
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
 from nnsteer.formats import load_programs, save_programs
@@ -28,6 +29,7 @@ from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import measures
 from nnsteer.measure.sampled import Cell, Judged, Sampling, ask
 from nnsteer.measure.standardisation import check_alphas
+from nnsteer.names import Dtype
 from nnsteer.program import Program
 from nnsteer.recipes.affine.arditi import best_candidate
 from nnsteer.recipes.affine.layer import best_layer
@@ -49,7 +51,7 @@ class Config:
     """A hub id, a folder, or the bundled model."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
     remote: str | None = None
@@ -100,10 +102,6 @@ class Config:
     """The run's folder. A run that was stopped goes on from there."""
 
 
-NOT_RESULTS = ("out", "batch_size", "device_map", "remote", "remote_model")
-WHOLE = ("fit_prompts", "samples", "tune_prompts", "test_prompts", "max_new_tokens", "batch_size")  # must be at least 1
-
-
 def main(config: Config) -> None:
     """The method, step by step; what each step made lies in the run folder."""
     # 0. Whatever can be wrong is found before any weights are loaded.
@@ -115,10 +113,9 @@ def main(config: Config) -> None:
     layers = num_layers(files.config)
     candidates = config.layer if isinstance(config.layer, tuple) else tuple(range(layers))
     check_layers(candidates, layers)
-    settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
+    settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    place = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
-    runner = stages.open_runner(files, place, config.out)
+    runner = stages.open_runner(files, stages.where_of(config), config.out)
     facts = {"model": asdict(runner.model), "data": requests.fingerprints() | {"contrast": contrast.fingerprint()}}
     folder = open_folder(config.out, settings, facts)
     sampling = Sampling(config.samples, config.temperature, config.max_new_tokens, config.seed)
@@ -158,9 +155,7 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Refuses what no run can use."""
-    for name in WHOLE:
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    at_least_one(config, "fit_prompts", "samples", "tune_prompts", "test_prompts", "max_new_tokens", "batch_size")
     for name in ("methods", "where", "layer", "alphas"):
         given = getattr(config, name)
         if not given or (not isinstance(given, str) and len({*given}) < len(given)):

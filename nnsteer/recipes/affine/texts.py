@@ -82,6 +82,8 @@ def own_answers(source: str, _: int) -> list[Pair]:
     """Prompts that bring their own refusal and compliance."""
     place = parse_source(source)
     rows = read_rows(place)
+    if not rows:
+        raise UserError(f"{source}: no rows; give a file with prompt, refusal and nonrefusal columns")
     prompt = column_of(place, rows, "prompt")
     positive, negative = (column_of(replace(place, column=None), rows, name) for name in ("refusal", "nonrefusal"))
     return [(Text(row[prompt], row[positive]), Text(row[prompt], row[negative])) for row in rows]

@@ -14,9 +14,9 @@ from itertools import cycle, product
 from math import isfinite
 from pathlib import Path
 from random import Random
-from typing import Literal
 
 from nnsteer import cli, documents, fit, stages
+from nnsteer.cli import at_least_one
 from nnsteer.direction import Directions
 from nnsteer.errors import UserError
 from nnsteer.evaluations import Form, contrast, load_behaviour
@@ -26,7 +26,7 @@ from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model
 from nnsteer.measure.items import Asked, ask, predict
 from nnsteer.measure.kinds import fingerprint
-from nnsteer.names import SPANS, SpanName
+from nnsteer.names import SPANS, Dtype, SpanName
 from nnsteer.program import Program, add
 from nnsteer.prompts import load_texts
 from nnsteer.recipes.behaviours import grid
@@ -46,7 +46,7 @@ class Config:
     """A hub id, a folder, or the bundled model."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
     remote: str | None = None
@@ -91,7 +91,6 @@ class Config:
 SIGNS = {"+": 1, "-": -1}
 MOST_LAYERS = 8  # of the grid, when none are given; the paper's 32-layer model has eight
 DRAWS = 8  # random directions that the control's items take in turn
-NOT_RESULTS = ("out", "batch_size", "device_map", "remote", "remote_model")
 
 
 def main(config: Config) -> None:
@@ -105,11 +104,10 @@ def main(config: Config) -> None:
     also = [*(config.simultaneous_layers or ()), *([] if config.combined_layer is None else [config.combined_layer])]
     layers = tuple(sorted({*(config.layers or spaced(depth)), *also}))
     check_layers(layers, depth)
-    settings = {name: value for name, value in asdict(config).items() if name not in NOT_RESULTS}
+    settings = stages.settings_of(config)
     check_folder(config.out, settings)
     texts = general_texts(config)
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
-    runner = stages.open_runner(files, where, config.out)
+    runner = stages.open_runner(files, stages.where_of(config), config.out)
     data = {b.name: fingerprint([b.fit, b.tune, b.test]) for b in behaviours} | {"text": fingerprint(texts)}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data})
     span, limit = SPANS[config.span], config.max_faulty
@@ -184,9 +182,7 @@ def general_texts(config: Config) -> list[str]:
 
 def check_numbers(config: Config) -> None:
     """Refuses numbers that no run can use."""
-    for name in ("texts", "batch_size"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    at_least_one(config, "texts", "batch_size")
     for name in ("coefficients", "scalars"):
         for value in getattr(config, name):
             if not isfinite(value) or value <= 0:

@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 from nnsteer import cli, stages, tune
+from nnsteer.cli import at_least_one
 from nnsteer.condition import Condition
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder, check_folder, open_folder
@@ -81,6 +82,8 @@ def main(config: Config) -> None:
     files = find_model(config.model, config.revision)
     layers = num_layers(files.config)
     points = dict(map(parse_known, config.points))
+    if strange := [name for name in points if name not in config.seen]:
+        raise UserError(f"--points {strange[0]}: not one of --seen; name one of {', '.join(config.seen)}")
     condition_layers = {*(config.condition_layers or range(max(1, layers // 2))), *(point.layer for point in points.values())}
     removal_layers = config.removal_layers or config.layers
     removal_bands = [removal_layers] if removal_layers else tune.layer_bands(layers)
@@ -88,10 +91,9 @@ def main(config: Config) -> None:
     removal_strengths = refusal.STRENGTHS if strength is None else (strength,)
     check_layers([*condition_layers, *chain(*removal_bands)], layers)
     condition_sites = block_outs(sorted(condition_layers))
-    settings = {name: value for name, value in asdict(config).items() if name not in refusal.NOT_RESULTS}
+    settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    where = stages.Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
-    runner = stages.open_runner(files, where, config.out)
+    runner = stages.open_runner(files, stages.where_of(config), config.out)
     facts = requests.fingerprints() | {name: splits.fingerprint() for name, splits in everything.items()}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": facts})
     judge = Judge(refusal.measure(config, requests), config.max_drift)
@@ -186,8 +188,7 @@ def category_plan(config: Config) -> Iterator[tuple[str, str]]:
 def check_numbers(config: Config) -> None:
     """Refuses numbers that no run can use."""
     refusal.check_numbers(config)
-    if config.removal_prompts < 1:
-        raise UserError(f"--removal-prompts {config.removal_prompts}: must be at least 1")
+    at_least_one(config, "removal_prompts")
     if len(config.seen) < 2:
         raise UserError(f"--seen {' '.join(config.seen)}: give the ordinary category and at least one other")
     twice = sorted(set(config.seen) & set(config.unseen))
