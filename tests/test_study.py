@@ -269,6 +269,8 @@ def test_a_file_is_a_grid_of_named_cells(tmp_path):
         (('first = 4', 'frist = 4'), r"\[sets.harmful\]: no such entry: frist"),
         (('source = "nnsteer:harmful.jsonl"', ''), r"\[sets.harmful\]: missing 1 required positional argument: 'source'"),
         (("[[variants]]", "[[variants]"), "not TOML"),
+        (("[[variants]]", '[recommend]\non = "harmful"\n[[variants]]'), "on 'harmful': its split is test, to report on"),
+        (("[[variants]]", '[recommend]\non = "hamful"\n[[variants]]'), "on 'hamful': expected one of harmful"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_file_are_named(tmp_path, change, message):

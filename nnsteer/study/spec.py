@@ -171,6 +171,12 @@ def check(path: Path, spec: Spec) -> None:
         one_of(path, "[[variants]] unit", cell.unit, get_args(Unit))
         if not isinstance(cell.strength, int | float) or not all(isinstance(layer, int) for layer in cell.layers):
             raise UserError(f"{path}, [[variants]]: layer {cell.layers}, strength {cell.strength!r}: expected numbers")
+    wish = spec.recommend or {}
+    for name in ("on", "drift_on") if wish else ():
+        given = str(wish.get(name))
+        one_of(path, f"[recommend] {name}", given, spec.sets)
+        if spec.sets[given].split == "test":
+            raise UserError(f'{path}, [recommend] {name} {given!r}: its split is test, to report on; choose on split = "tune"')
 
 
 def one_of(path: Path, where: str, given: object, known: Collection[object]) -> None:
