@@ -32,6 +32,7 @@ from nnsteer.program import Program, add
 from nnsteer.recipes import published
 from nnsteer.recipes.plan import plan, show_plan
 from nnsteer.requests import SIDES, Requests, load_requests
+from nnsteer.runner import Runner
 from nnsteer.site import block_outs
 from nnsteer.span import ALL, GENERATED, PROMPT, Last, Reading, Span, first_generated
 
@@ -107,8 +108,8 @@ STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
 DRAWS = 16  # random directions that the control's prompts take in turn: one alone can move refusal far either way
 
 
-def main(config: Config) -> None:
-    """The method, step by step; what each step made lies in the run folder."""
+def main(config: Config, opened: Runner | None = None) -> None:
+    """The method, step by step; what each step made lies in the run folder. `opened` is the model, where it is open already."""
     # 0. Whatever can be wrong is found before any weights are loaded.
     check_numbers(config)
     if config.dry_run:
@@ -122,7 +123,7 @@ def main(config: Config) -> None:
     check_layers([*condition_layers, *chain(*bands)], layers)
     settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    runner = stages.open_runner(files, stages.where_of(config), config.out)
+    runner = opened or stages.open_runner(files, stages.where_of(config), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
     judge = Judge(measure(config, requests), config.max_drift)
 

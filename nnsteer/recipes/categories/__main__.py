@@ -102,7 +102,7 @@ def main(config: Config) -> None:
     first = Folder(folder / REFUSAL)
     if not first.has("summary.json"):
         options = {field.name: getattr(config, field.name) for field in fields(refusal.Config)}
-        refusal.main(refusal.Config(**options | {"out": first.path}))
+        refusal.main(refusal.Config(**options | {"out": first.path}), runner)
     windows = {name: first / f"behaviour_{name.replace(' ', '_')}.safetensors" for name in refusal.WINDOWS}
     behaviour = {name: load_directions(path) for name, path in windows.items() if path.exists()}
     refuse = load_programs(first / "programs.safetensors")["unconditional"]
