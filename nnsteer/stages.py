@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from nnsteer.folder import Folder
 from nnsteer.formats import load_directions, save_directions
 from nnsteer.identity import require_same
 from nnsteer.load import ModelFiles
-from nnsteer.measure.answers import Asked, Judge, ask
+from nnsteer.measure.answers import Asked, Judge, Row, ask
 from nnsteer.ndif.estimate import estimates
 from nnsteer.ndif.journal import Journal
 from nnsteer.ndif.server import connect
@@ -135,26 +136,38 @@ def condition_facts(
 
 
 def dose(
-    folder: Folder, runner: Runner, requests: Requests, programs: Mapping[tune.Dose, Program], judge: Judge, max_broken: float,
-    prompts: int, max_new_tokens: int,
+    folder: Folder, runner: Runner, requests: Requests, programs: Mapping[tune.Dose, Program],
+    controls: Callable[[tune.Dose], Sequence[Program]], judge: Judge, max_broken: float, prompts: int, max_new_tokens: int,
 ) -> tune.Dose:  # fmt: skip
-    """The dose that refuses most on the first `prompts` tune prompts a side. All doses are tried on a third of them, and the best
-    quarter on the rest; answers are kept in dose_rows.jsonl, every trial in dose.json."""
+    """The best dose by `tune.rank`, on the first `prompts` tune prompts a side. All doses are tried on a sixth of them, and the
+    best tenth on all, beside their random `controls`, which the prompts take in turn. Answers are kept in dose_rows.jsonl, every
+    trial in dose.json."""
 
-    def tried(some: Mapping[tune.Dose, Program], n: int) -> dict[tune.Dose, tune.Trial]:
+    def answers(named: Mapping[str, Sequence[Program]], n: int) -> list[list[Row]]:
         sides = [(side, prompt) for side in SIDES for prompt in requests.side(side, "tune", n)]
-        asked = [Asked(str(d), side, prompt, program) for d, program in some.items() for side, prompt in sides]
+        asked = [
+            Asked(name, *one, program) for name, own in named.items() for one, program in zip(sides, cycle(own), strict=False)
+        ]
         rows = ask(folder, "dose_rows.jsonl", runner, asked, judge, max_new_tokens)
-        each = [rows[start : start + len(sides)] for start in range(0, len(rows), len(sides))]
-        return {
-            d: tune.Trial(d, fmean(r.refused for r in own), fmean(r.broken for r in own))
-            for d, own in zip(some, each, strict=True)
-        }
+        return [rows[start : start + len(sides)] for start in range(0, len(rows), len(sides))]
 
-    few = tried(programs, max(1, prompts // 3))
-    kept = sorted(few, key=lambda d: tune.rank(few[d], max_broken), reverse=True)[: -(-len(few) // 4)]
-    trials = few | tried({d: programs[d] for d in kept}, prompts)
-    best = tune.choose([trials[d] for d in kept], max_broken)
-    facts = [{"name": str(d), **asdict(trial), "final": d in kept} for d, trial in trials.items()]
+    def tried(some: Sequence[tune.Dose], n: int) -> dict[tune.Dose, tune.Trial]:
+        each = answers({str(d): [programs[d]] for d in some}, n)
+        means = [(fmean(row.refused for row in own), fmean(row.broken for row in own)) for own in each]
+        return {d: tune.Trial(d, *two) for d, two in zip(some, means, strict=True)}
+
+    few = tried(list(programs), -(-prompts // 6))
+    kept = sorted(few, key=lambda d: tune.rank(few[d], max_broken), reverse=True)[: -(-len(few) // 10)]
+    trials = tried(kept, prompts)
+    unsteered, *others = answers({"not steered": [Program()]} | {f"random, as {d}": controls(d) for d in kept}, prompts)
+    for d, own in zip(kept, others, strict=True):
+        trials[d] = replace(trials[d], at_random=max(abs(rate(own, side) - rate(unsteered, side)) for side in SIDES))
+    best = tune.choose(list(trials.values()), max_broken)
+    facts = [{"name": str(d), **asdict(trial), "final": d in trials} for d, trial in (few | trials).items()]
     folder.write_json("dose.json", {"chosen": str(best.dose), "trials": facts})
     return best.dose
+
+
+def rate(rows: Sequence[Row], side: str) -> float:
+    """The share of a side's answers that refuse."""
+    return fmean(row.refused for row in rows if row.side == side)

@@ -130,11 +130,13 @@ class Dose:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a dose did on the tune split: shares of all its prompts, harmful and harmless weighed alike."""
+    """What a dose did on the tune split: shares of all its prompts, harmful and harmless weighed alike; and the larger of the
+    changes in either side's refusal that random directions of its length made, 0 where that was not measured."""
 
     dose: Dose
     refused: float
     broken: float
+    at_random: float = 0.0
 
 
 def choose(trials: Sequence[Trial], max_broken: float) -> Trial:
@@ -149,9 +151,9 @@ def choose(trials: Sequence[Trial], max_broken: float) -> Trial:
 
 
 def rank(trial: Trial, max_broken: float) -> tuple:
-    """Sorts doses, the best last: those that break at most `max_broken` of the answers, then the share of refusals; ties go to
-    fewer broken answers, then to the smaller strength."""
-    return trial.broken <= max_broken, trial.refused, -trial.broken, -trial.dose.strength
+    """Sorts doses, the best last: those that break at most `max_broken` of the answers, then the share of refusals less what is
+    due to length alone; ties go to fewer broken answers, then to the smaller strength."""
+    return trial.broken <= max_broken, trial.refused - trial.at_random, -trial.broken, -trial.dose.strength
 
 
 def layer_bands(num_layers: int) -> list[tuple[int, ...]]:

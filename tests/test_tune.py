@@ -77,8 +77,8 @@ def test_equal_scores_separate_nothing():
         tune.sweep(torch.ones(3), torch.ones(2))
 
 
-def trial(refused, broken, strength):
-    return tune.Trial(tune.Dose("all", "prompt", (0, 1), strength), refused, broken)
+def trial(refused, broken, strength, at_random=0.0):
+    return tune.Trial(tune.Dose("all", "prompt", (0, 1), strength), refused, broken, at_random)
 
 
 def test_the_dose_refuses_most_within_the_limit_on_broken_answers():
@@ -91,6 +91,11 @@ def test_the_dose_refuses_most_within_the_limit_on_broken_answers():
 
 def test_equally_good_doses_tie_to_the_whole_text_and_then_to_the_weakest():
     assert tune.choose([trial(0.9, 0.04, 0.5), trial(0.9, 0.0, 2.0), trial(0.9, 0.0, 1.0)], 0.05).dose.strength == 1.0
+
+
+def test_what_random_directions_of_the_same_length_do_counts_against_a_dose():
+    assert tune.choose([trial(0.9, 0.0, 0.5, 0.05), trial(1.0, 0.0, 2.0, 0.3)], 0.05).dose.strength == 0.5
+    assert tune.choose([trial(0.9, 0.0, 0.5, 0.05), trial(1.0, 0.0, 2.0, 0.1)], 0.05).dose.strength == 2.0
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4, 12, 32, 80])

@@ -8,7 +8,9 @@ refuse harmful requests, and only those, by adding a refusal direction when a co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, cycle, product
 from math import isfinite
 from pathlib import Path
@@ -18,6 +20,7 @@ from nnsteer import cli, fit, report, stages, tune
 from nnsteer.cli import at_least_one
 from nnsteer.condition import Score, Side
 from nnsteer.contrast import of_prompts, of_responses
+from nnsteer.direction import Directions
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
 from nnsteer.formats import save_programs
@@ -86,7 +89,7 @@ class Config:
     """Pairs of prompts that the condition direction is fitted on, at most (the paper: 4,050)."""
     max_false_alarms: float = 0.05
     """The largest share of harmless tune prompts on which the condition may fire; 1 for the paper's F1 alone."""
-    tune_prompts: int = 20
+    tune_prompts: int = 40
     """Prompts a side on which each way to steer is tried."""
     max_broken: float = 0.05
     """The largest share of broken answers that a way to steer may have on the tune split."""
@@ -156,8 +159,9 @@ def main(config: Config, opened: Runner | None = None) -> None:
         directions = {d: {s: v for s, v in behaviour[d.window].items() if s.layer in d.layers} for d in doses}
         programs = {dose: add(directions[dose], dose.strength, SPANS[dose.span]) for dose in doses}
         dose = stages.dose(
-            folder, runner, requests, programs, judge, config.max_broken, config.tune_prompts, config.max_new_tokens
-        )
+            folder, runner, requests, programs, partial(random_programs, directions, config.seed), judge, config.max_broken,
+            config.tune_prompts, config.max_new_tokens,
+        )  # fmt: skip
 
     # 5. Five variants on the test split.
     with folder.timed("test"):
@@ -168,12 +172,11 @@ def main(config: Config, opened: Runner | None = None) -> None:
             "conditional": steer.when(when),
             "complement": steer.when(~when),
         }
-        draws = [fit.random_like(directions[dose], config.seed + i) for i in range(DRAWS)]
-        controls = {f"random_{i}": add(draw, dose.strength, SPANS[dose.span]) for i, draw in enumerate(draws)}
-        save_programs(folder / "programs.safetensors", variants | controls)
+        controls = random_programs(directions, config.seed, dose)
+        save_programs(folder / "programs.safetensors", variants | {f"random_{i}": c for i, c in enumerate(controls)})
         prompts = [(side, prompt) for side in SIDES for prompt in requests.side(side, "test")]
         asked = [Asked(name, side, prompt, program) for name, program in variants.items() for side, prompt in prompts]
-        asked += [Asked("random", *one, program) for one, program in zip(prompts, cycle(controls.values()), strict=False)]
+        asked += [Asked("random", *one, program) for one, program in zip(prompts, cycle(controls), strict=False)]
         ask(folder, "rows.jsonl", runner, asked, judge, config.max_new_tokens)
 
     # 6. The summary, the figures and the page.
@@ -184,6 +187,12 @@ def choices(config: Config) -> tuple[dict[str, Reading], dict[str, Span], tuple[
     """The reading windows, spans and strengths among which the dose is chosen."""
     strengths = STRENGTHS if config.strength is None else (config.strength,)
     return (WINDOWS, SPANS, strengths) if not config.as_published else ({"all": GENERATED}, {"all": ALL}, strengths)
+
+
+def random_programs(directions: Mapping[tune.Dose, Directions], seed: int, dose: tune.Dose) -> list[Program]:
+    """The dose's control: random directions of its directions' lengths."""
+    draws = [fit.random_like(directions[dose], seed + i) for i in range(DRAWS)]
+    return [add(draw, dose.strength, SPANS[dose.span]) for draw in draws]
 
 
 def measure(config: Config, requests: Requests) -> OfAnswers:

@@ -101,7 +101,7 @@ def scores_and_curves(condition: dict) -> Figure:
 
 def doses(dose: dict) -> Figure:
     """Refused (solid) and broken (dotted) shares on the tune split against strength: a row of panels for the tokens read, a
-    column for those steered, a line for each set of layers."""
+    column for those steered, a line for each set of layers; crosses where random directions of the same length were tried."""
     trials = [trial["dose"] | trial for trial in dose["trials"]]
     spans, windows, bands = (sorted({str(t[key]): t[key] for t in trials}.values()) for key in ("span", "window", "layers"))
     figure = Figure(figsize=(3.2 * len(spans) + 0.6, 2.2 * len(windows) + 0.6), layout="constrained")
@@ -117,10 +117,14 @@ def doses(dose: dict) -> Figure:
         for t in here:
             if t["name"] == dose["chosen"]:
                 axes.plot(t["strength"], t["refused"], "o", color="black", markersize=9, fillstyle="none")
+            if t["final"]:
+                axes.plot(t["strength"], t["at_random"], "x", color=LINES[bands.index(t["layers"]) % len(LINES)], markersize=6)
         axes.set_title(f"read on {window} opener tokens,\nadded to {span} tokens", fontsize=9)
         axes.set(ylim=(-0.02, 1.02), xlabel="strength, lengths" if i == len(windows) - 1 else None)
         plain(figure, axes)
-    figure.supylabel("share of tune answers: solid refused, dotted broken", fontsize=9)
+    figure.supylabel(
+        "share of tune answers: solid refused, dotted broken,\ncrosses: what random directions of that length change", fontsize=9
+    )
     figure.legend(
         *panels[0][0].get_legend_handles_labels(), frameon=False, ncols=len(bands), loc="outside lower center", fontsize=9
     )
