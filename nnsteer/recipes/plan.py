@@ -87,7 +87,7 @@ def steering(config: Config) -> str:
     unit = "" if config.as_published else ", in lengths of the direction"
     layers = "layers to be chosen" if config.layers is None else numbered(config.layers)
     strength = "a strength to be chosen" if config.strength is None else f"strength {config.strength:g}{unit}"
-    return f"{layers}, {strength}; every way is tried on {2 * config.tune_prompts} tune prompts"
+    return f"{layers}, {strength}; every way is tried on a sixth of {2 * config.tune_prompts} tune prompts, the best on all"
 
 
 def numbered(layers: tuple[int, ...]) -> str:

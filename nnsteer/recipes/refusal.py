@@ -90,7 +90,7 @@ class Config:
     max_false_alarms: float = 0.05
     """The largest share of harmless tune prompts on which the condition may fire; 1 for the paper's F1 alone."""
     tune_prompts: int = 40
-    """Prompts a side on which each way to steer is tried."""
+    """Prompts a side on which the best ways to steer are tried, beside random directions; all ways on a sixth of them."""
     max_broken: float = 0.05
     """The largest share of broken answers that a way to steer may have on the tune split."""
     max_drift: float = 3.0
