@@ -126,7 +126,7 @@ def test_a_stall_takes_its_time(trusted, skeleton):
         trusted.plan(fault)
         start = time.monotonic()
         assert ask(skeleton, trusted.url) == 3
-        assert 0.6 < time.monotonic() - start < 3
+        assert 0.6 < time.monotonic() - start < 30
 
 
 def test_an_exception_of_the_server_and_its_limit(trusted, skeleton):

@@ -27,7 +27,7 @@ SMALL = [
     "--batch-size",
     "600",
 ]
-SMALL += ["--max-new-tokens", "8"]
+SMALL += ["--max-new-tokens", "8", "--max-broken", "1"]
 
 
 def recipe(out, *options):

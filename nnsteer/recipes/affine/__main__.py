@@ -69,7 +69,7 @@ class Config:
     contrast: str = "refused"
     """Texts to fit on: refused (harmful prompts that the model refuses, harmless ones that it answers), prompts (all of them),
     caa, caa:SOURCE, opencon, abcon, ab:SOURCE, open:SOURCE or openr:SOURCE; see recipes/affine.toml."""
-    fit_prompts: int = 400
+    fit_prompts: int = 4000
     """Prompts a side, or rows of the contrast's SOURCE, to fit on, at most (the paper's code: 32)."""
     methods: tuple[Method, ...] = tuple(METHODS)
     """What to compare; `random` is the control, ACE along random directions."""
