@@ -88,6 +88,8 @@ def extent(touched):
 
 def mean_over(h, touched):
     """Mean of `h` [row, token, hidden] over the touched tokens [row, token], in fp32: [row, hidden]."""
+    if touched.all():  # as of a prompt's last token
+        return h.float().mean(1)
     weight = touched.to(h.device).float()[..., None]
     total = torch.where(weight > 0, h.float(), torch.zeros((), device=h.device)).sum(1)
     return total / weight.sum(1)
