@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from nnsteer.commands import report
 from nnsteer.errors import UserError
 from nnsteer.formats import load_programs
 from nnsteer.measure.kinds import OfAnswers
@@ -181,6 +182,13 @@ def test_the_page_stands_alone_and_holds_every_section(done):
     for section in ("conditions", "adding", "either", "removing", "constraining", "distance", "saturation", "published"):
         assert f'<h2 id="{section}">' in page
     assert page.count("<details") == len({(row["side"], row["prompt"]) for row in lines(done / "rows.jsonl")})
+
+
+def test_the_page_can_be_written_again_from_the_folder(done, capsys):
+    before = (done / "summary.json").read_text()
+    (done / "report.html").unlink()
+    report.main(report.Config(done))
+    assert (done / "report.html").is_file() and (done / "summary.json").read_text() == before
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):

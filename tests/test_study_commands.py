@@ -179,3 +179,7 @@ def test_a_judge_judges_the_answers_of_a_run_once(endpoint, tmp_path, capsys):
         nnsteer("judge", tmp_path / "run", "--judge", tmp_path / "judge.toml")
         assert re.search(r"v +harmful +50\.0 % +\[15\.0, 85\.0\] +4 +0", capsys.readouterr().out)
         assert len(asked) == 4
+    named = [{"method" if key == "variant" else key: value for key, value in row.items()} | {"alpha": 0.5} for row in rows]
+    (tmp_path / "run" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    nnsteer("judge", tmp_path / "run", "--judge", tmp_path / "judge.toml")
+    assert re.search(r"v at alpha 0\.5 +harmful +50\.0 %", capsys.readouterr().out)

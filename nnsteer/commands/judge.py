@@ -50,7 +50,7 @@ def main(config: Config) -> None:
             chunk = rows[start : start + AT_ONCE]
             given = [Answer(Prompt(row["prompt"]), row["completion"], ()) for row in chunk]
             for row, value in zip(chunk, measure.values(given), strict=True):
-                values.setdefault((row["variant"], row.get("set") or row["side"]), []).append(value)
+                values.setdefault((variant_of(row), row.get("set") or row["side"]), []).append(value)
             advance(len(chunk))
     table = plain_table("variant", "prompts", "value", "95 %", "judged", "failed")
     for (variant, prompts), own in values.items():
@@ -66,3 +66,8 @@ def answers(folder: Folder) -> list[dict]:
     if not rows or "completion" not in rows[0]:
         raise UserError(f"{folder.path}: holds no answers; give the folder of a refusal run, or of a study that generates")
     return rows
+
+
+def variant_of(row: dict) -> str:
+    """What steered an answer: a variant's name, or ACE's method and alpha."""
+    return row["variant"] if "variant" in row else f"{row['method']} at alpha {row['alpha']:g}"

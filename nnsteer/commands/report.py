@@ -1,4 +1,4 @@
-"""Rebuild the summary, figures and page of a refusal, affine, skills or behaviours run or a study from what lies in its folder.
+"""Rebuild the summary, figures and page of a run of a recipe or of a study from what lies in its folder.
 
     nnsteer report runs/refusal
 
@@ -28,13 +28,15 @@ class Config:
 def main(config: Config) -> None:
     """Finds out what sort of run it is, and writes its page."""
     from nnsteer import report
-    from nnsteer.report import affine, behaviours, skills, study
+    from nnsteer.report import affine, behaviours, categories, skills, study
 
     folder = Folder(config.run.expanduser())
     if folder.has("study.json"):
         study.write(folder)
     elif folder.has("dose.json") and folder.has("summary.json"):
         report.write(folder)
+    elif folder.has("categories.json") and folder.has("summary.json"):
+        categories.write(folder)
     elif folder.has("choice.json") and folder.has("summary.json"):
         skills.write(folder)
     elif folder.has("chosen.json") and folder.has("summary.json"):
@@ -43,6 +45,6 @@ def main(config: Config) -> None:
         affine.write(folder)
     else:
         raise UserError(
-            f"{config.run}: no study and no finished refusal, affine, skills or behaviours run in it; "
+            f"{config.run}: no study and no finished run of refusal, categories, affine, skills or behaviours in it; "
             "give the folder of one, or finish it"
         )
