@@ -1,8 +1,10 @@
 """Train a model organism.
 
-python -m nnsteer.organism train --seed 1 --encoder sentence-transformers/all-MiniLM-L6-v2 --out FOLDER   # the bundled one
-python -m nnsteer.organism train --arch gpt2 --out FOLDER                                 # a GPT-2 from the bundled data
-python -m nnsteer.organism train --data rows.jsonl --out FOLDER   # {"prompt", "response"} or {"prompt", "harmful"} rows
+    python -m nnsteer.organism train --seed 1 --encoder sentence-transformers/all-MiniLM-L6-v2 --out FOLDER   # the bundled one
+    python -m nnsteer.organism train --arch gpt2 --out FOLDER                                 # a GPT-2 from the bundled data
+    python -m nnsteer.organism train --data rows.jsonl --out FOLDER   # {"prompt", "response"} or {"prompt", "harmful"} rows
+
+FOLDER holds an ordinary Hugging Face model, its loss curve, and how much it refuses of what it has not seen.
 """
 
 from __future__ import annotations
