@@ -23,6 +23,7 @@ from nnsteer.measure.answers import Asked, Judge, Row, ask
 from nnsteer.ndif.estimate import estimates
 from nnsteer.ndif.journal import Journal
 from nnsteer.ndif.server import connect
+from nnsteer.options import ModelOptions
 from nnsteer.program import Program
 from nnsteer.progress import STDERR, bar
 from nnsteer.requests import SIDES, Requests, Split
@@ -48,9 +49,9 @@ class Where:
     """The one that was asked for, where one was."""
 
 
-def where_of(config: Any) -> Where:
-    """Where the options of a recipe say."""
-    return Where(config.dtype, config.device_map, config.batch_size, config.remote, config.remote_model, config.revision)
+def where_of(options: ModelOptions, batch_size: int) -> Where:
+    """Where the options say."""
+    return Where(options.dtype, options.device_map, batch_size, options.remote, options.remote_model, options.revision)
 
 
 def settings_of(config: Any) -> dict[str, Any]:

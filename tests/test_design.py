@@ -16,7 +16,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [  # an import may only point to an earlier line
     ("errors", "sketch"), ("toml", "retries", "documents"),
     ("data", "ops", "site", "span", "contrast", "identity", "progress", "statistics"),
-    ("names",), ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition", "ndif.journal"),
+    ("names",), ("options",),
+    ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition", "ndif.journal"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "ndif", "compat", "encode", "tune", "prompts"),
     ("formats", "exchange", "traces", "preview", "attach"), ("runner", "requests", "domains", "evaluations", "bake"),
     ("explain", "fitting"),

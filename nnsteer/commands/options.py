@@ -13,29 +13,12 @@ import tyro
 import nnsteer
 from nnsteer import cli
 from nnsteer.errors import UserError
-from nnsteer.names import SPANS, Dtype, OpName, SpanName, Unit
+from nnsteer.names import SPANS, OpName, SpanName, Unit
+from nnsteer.options import ModelOptions
 from nnsteer.prompts import load_texts
 
 SHOWN = 6  # names that an error lists
 Flat = tyro.conf.arg(name="")  # its options stand beside those of the verb
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Which model, and how it is loaded."""
-
-    model: str = "nnsteer:organism"
-    """A hub id, a folder, or the bundled model."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub id."""
-    dtype: Dtype = "auto"
-    """auto: the checkpoint's own, and float32 on a CPU."""
-    device_map: str | None = None
-    """Passed on to transformers; `auto` spreads a model over every GPU."""
-    remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
-    remote_model: str | None = None
-    """The model's name there, where it is another."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +90,9 @@ def find(model: ModelOptions, chat: ChatOptions) -> nnsteer.ModelFiles:
 
 def open_runner(files: nnsteer.ModelFiles, model: ModelOptions, batch_size: int = 32) -> nnsteer.Runner:
     """Loads the weights, or finds the model on a server."""
-    from nnsteer.stages import Where, open_runner
+    from nnsteer.stages import open_runner, where_of
 
-    return open_runner(
-        files, Where(model.dtype, model.device_map, batch_size, model.remote, model.remote_model, model.revision), None
-    )
+    return open_runner(files, where_of(model, batch_size), None)
 
 
 def texts(options: PromptOptions) -> list[str]:

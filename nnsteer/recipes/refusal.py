@@ -30,7 +30,7 @@ from nnsteer.measure.answers import Asked, Judge, ask
 from nnsteer.measure.classifier import classifier
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
-from nnsteer.names import Dtype
+from nnsteer.options import RequestOptions
 from nnsteer.program import Program, add
 from nnsteer.recipes import published
 from nnsteer.recipes.plan import plan, show_plan
@@ -41,28 +41,9 @@ from nnsteer.span import ALL, GENERATED, PROMPT, Last, Reading, Span, first_gene
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RequestOptions):
     """Defaults run the bundled model on the bundled prompts."""
 
-    model: str = "nnsteer:organism"
-    """A hub id, a folder, or the bundled model."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub id."""
-    dtype: Dtype = "auto"
-    device_map: str | None = None
-    """Passed on to transformers; `auto` spreads a model over every GPU."""
-    remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
-    remote_model: str | None = None
-    """The model's name there, where it is another."""
-    harmful: str = "nnsteer:harmful.jsonl"
-    """SOURCE: a .jsonl, .json, .csv or .parquet file or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where needed."""
-    harmless: str = "nnsteer:harmless.jsonl"
-    """SOURCE, likewise."""
-    refusals: str = "nnsteer:refusals.jsonl"
-    """SOURCE of refusal openers."""
-    compliances: str = "nnsteer:compliances.jsonl"
-    """SOURCE of compliance openers."""
     method: fit.Method = "pca_pairwise"
     """How the behaviour direction is fitted."""
     condition_method: fit.Method = "lda"
@@ -126,7 +107,7 @@ def main(config: Config, opened: Runner | None = None) -> None:
     check_layers([*condition_layers, *chain(*bands)], layers)
     settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    runner = opened or stages.open_runner(files, stages.where_of(config), config.out)
+    runner = opened or stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
     judge = Judge(measure(config, requests), config.max_drift)
 

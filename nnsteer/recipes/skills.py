@@ -30,7 +30,7 @@ from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model
 from nnsteer.measure.tradeoff import TradeOff
 from nnsteer.measure.walks import CHOSEN, DRAWS, MATCHED, PERMUTED, Measuring, Turns, walks
-from nnsteer.names import Dtype
+from nnsteer.options import ModelOptions
 from nnsteer.program import Program, add
 from nnsteer.progress import bar
 from nnsteer.report import skills as report
@@ -43,20 +43,11 @@ LADDER = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelOptions):
     """Defaults run the bundled model on the standard library."""
 
     model: str = "nnsteer:organism"
     """A hub id, a folder, or the bundled model. Documents are read without a chat template."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub id."""
-    dtype: Dtype = "auto"
-    device_map: str | None = None
-    """Passed on to transformers; `auto` spreads a model over every GPU."""
-    remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
-    remote_model: str | None = None
-    """The model's name there, where it is another."""
     skill: tuple[str, ...] = ("nnsteer:code",)
     """SOURCE of documents that show the skill; or two, one to fit on and one to tune and test on. A hub dataset is streamed. A
     `,where=COLUMN=VALUE` or `,where=COLUMN!=VALUE` at the end picks rows."""
@@ -99,7 +90,7 @@ def main(config: Config) -> None:
     settings = stages.settings_of(config)
     check_folder(config.out, settings)
     files = replace(files, chat=replace(files.chat, max_tokens=config.max_tokens))
-    runner = stages.open_runner(files, stages.where_of(config), config.out)
+    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": domains.fingerprints()})
 
     # 1. The direction, the mean activation on what is retained minus the one on the skill, and permutations of it.

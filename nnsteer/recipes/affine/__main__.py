@@ -29,7 +29,7 @@ from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import measures
 from nnsteer.measure.sampled import Cell, Judged, Sampling, ask
 from nnsteer.measure.standardisation import check_alphas
-from nnsteer.names import Dtype
+from nnsteer.options import RequestOptions
 from nnsteer.program import Program
 from nnsteer.recipes.affine.arditi import best_candidate
 from nnsteer.recipes.affine.layer import best_layer
@@ -44,28 +44,9 @@ from nnsteer.span import Last
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RequestOptions):
     """Defaults run the bundled model on the bundled prompts."""
 
-    model: str = "nnsteer:organism"
-    """A hub id, a folder, or the bundled model."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub id."""
-    dtype: Dtype = "auto"
-    device_map: str | None = None
-    """Passed on to transformers; `auto` spreads a model over every GPU."""
-    remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
-    remote_model: str | None = None
-    """The model's name there, where it is another."""
-    harmful: str = "nnsteer:harmful.jsonl"
-    """SOURCE: a .jsonl, .json, .csv or .parquet file or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where needed."""
-    harmless: str = "nnsteer:harmless.jsonl"
-    """SOURCE, likewise."""
-    refusals: str = "nnsteer:refusals.jsonl"
-    """SOURCE of refusal openers."""
-    compliances: str = "nnsteer:compliances.jsonl"
-    """SOURCE of compliance openers."""
     contrast: str = "refused"
     """Texts to fit on: refused (harmful prompts that the model refuses, harmless ones that it answers), prompts (all of them),
     caa, caa:SOURCE, opencon, abcon, ab:SOURCE, open:SOURCE or openr:SOURCE; see recipes/affine.toml."""
@@ -115,7 +96,7 @@ def main(config: Config) -> None:
     check_layers(candidates, layers)
     settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    runner = stages.open_runner(files, stages.where_of(config), config.out)
+    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
     facts = {"model": asdict(runner.model), "data": requests.fingerprints() | {"contrast": contrast.fingerprint()}}
     folder = open_folder(config.out, settings, facts)
     sampling = Sampling(config.samples, config.temperature, config.max_new_tokens, config.seed)

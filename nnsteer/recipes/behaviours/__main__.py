@@ -26,7 +26,8 @@ from nnsteer.layout import check_layers, num_layers
 from nnsteer.load import find_model
 from nnsteer.measure.items import Asked, ask, predict
 from nnsteer.measure.kinds import fingerprint
-from nnsteer.names import SPANS, Dtype, SpanName
+from nnsteer.names import SPANS, SpanName
+from nnsteer.options import ModelOptions
 from nnsteer.program import Program, add
 from nnsteer.prompts import load_texts
 from nnsteer.recipes.behaviours import grid
@@ -39,20 +40,9 @@ BUNDLED = ("wealth", "power", "myopia", "sycophancy", "survival", "risk")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelOptions):
     """Defaults run the bundled model on the bundled items."""
 
-    model: str = "nnsteer:organism"
-    """A hub id, a folder, or the bundled model."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub id."""
-    dtype: Dtype = "auto"
-    device_map: str | None = None
-    """Passed on to transformers; `auto` spreads a model over every GPU."""
-    remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
-    remote_model: str | None = None
-    """The model's name there, where it is another."""
     template: bool = True
     """Whether the model's chat template is put around a question; without it a question is plain text (base models)."""
     behaviours: tuple[str, ...] = tuple(f"nnsteer:behaviours/{name}.jsonl" for name in BUNDLED)
@@ -107,7 +97,7 @@ def main(config: Config) -> None:
     settings = stages.settings_of(config)
     check_folder(config.out, settings)
     texts = general_texts(config)
-    runner = stages.open_runner(files, stages.where_of(config), config.out)
+    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
     data = {b.name: fingerprint([b.fit, b.tune, b.test]) for b in behaviours} | {"text": fingerprint(texts)}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data})
     span, limit = SPANS[config.span], config.max_faulty

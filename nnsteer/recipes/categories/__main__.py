@@ -93,7 +93,7 @@ def main(config: Config) -> None:
     condition_sites = block_outs(sorted(condition_layers))
     settings = stages.settings_of(config)
     check_folder(config.out, settings)
-    runner = stages.open_runner(files, stages.where_of(config), config.out)
+    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
     facts = requests.fingerprints() | {name: splits.fingerprint() for name, splits in everything.items()}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": facts})
     judge = Judge(refusal.measure(config, requests), config.max_drift)
