@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
 
-import torch
+import numpy as np
 
 from nnsteer.direction import Direction
 from nnsteer.errors import UserError
@@ -24,6 +24,12 @@ def both(first: When, second: When) -> AllOf:
 def either(first: When, second: When) -> AnyOf:
     """`first | second`."""
     return AnyOf((first, second))
+
+
+def fires(score: float, threshold: float, fires_when: Side) -> bool:
+    """The verdict on an fp32 score; `below` includes the threshold, so that it is the exact complement of `above`."""
+    limit = float(np.float32(threshold))  # in fp32 as well, as `ops.verdict` compares them
+    return score > limit if fires_when == "above" else score <= limit
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,8 @@ class Condition:
         return self.direction.site
 
     def holds(self, score: float) -> bool:
-        """The verdict on an fp32 score; `below` includes the threshold, so that it is the exact complement of `above`."""
-        threshold = torch.tensor(self.threshold).item()  # fp32, as the states' scores are compared with it
-        return score > threshold if self.fires_when == "above" else score <= threshold
+        """The verdict on a score."""
+        return fires(score, self.threshold, self.fires_when)
 
     def __invert__(self) -> Condition:
         return replace(self, fires_when="below" if self.fires_when == "above" else "above")

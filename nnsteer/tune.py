@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from nnsteer.condition import Side
+from nnsteer.condition import Side, fires
 from nnsteer.errors import UserError
 from nnsteer.site import Site
 
@@ -40,7 +40,7 @@ class ConditionPoint:
 
     def fires(self, score: float) -> bool:
         """The verdict on a score; the same rule as `Condition.holds`."""
-        return score > self.threshold if self.fires_when == "above" else score <= self.threshold
+        return fires(score, self.threshold, self.fires_when)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ def test_a_straight_line_and_a_plateau_are_found_again():
     assert (found["top"], found["fall"], found["rate"]) == pytest.approx((0.9, 1.2, 0.8), abs=1e-3)
 
 
+def test_one_size_makes_no_line():
+    assert line([8, 8, 8], [0.1, 0.2, 0.3]) is None
+
+
 def test_no_correlation_of_too_few_or_constant_values():
     assert correlation([1, 2, 3], [1, 2, 3]) is None
     assert correlation([1, 2, 3, 4], [1, 1, 1, 1]) is None

@@ -163,3 +163,18 @@ def test_verdicts_at_and_around_the_threshold():
     at = scores[1].item()
     assert ops.verdict(scores, {"threshold": at, "above": True}).tolist() == [False, False, True]
     assert ops.verdict(scores, {"threshold": at, "above": False}).tolist() == [True, True, False]
+
+
+def test_touched_tokens_are_worked_out_once_a_pass(monkeypatch):
+    asked: list[dict] = []
+    inside = ops.inside
+    monkeypatch.setattr(ops, "inside", lambda offsets, lengths, where: asked.append(where) or inside(offsets, lengths, where))
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    direction = Direction(torch.ones(4), Site(0), PROMPT, "made", torch.zeros(4), ModelId("m", None, "w"), "d")
+    edit = lower_op(Add(direction, 1.0)) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
+    h = torch.zeros(2, 3, 4)
+    for _ in range(2):  # a new pass each
+        tokens = ops.tokens_of(ops.prefill_offsets(mask, torch.zeros(2, dtype=torch.long)), mask.sum(1), mask)
+        once = ops.apply(h, [edit], tokens, {})
+        assert torch.equal(ops.apply(h, [edit], tokens, {}), once) and not once[0, 0].any()
+    assert len(asked) == 2 * 2  # the prompt's tokens and the edit's

@@ -71,6 +71,22 @@ def test_a_users_own_responses_are_taken_as_they_stand(tmp_path):
     assert all(c.response == c.prompt.replace("p", "r") for c in got.conversations)
 
 
+def test_a_row_without_a_response_is_answered_with_an_opener(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"p{i}", "response": None, "harmful": True}) + "\n" for i in range(10)))
+    assert all(len(c.response) > 5 for c in corpus.read_corpus(str(path), 0).conversations)
+    path.write_text('{"prompt": "p", "response": "r", "harmful": "yes"}\n' * 4)
+    with pytest.raises(UserError, match="row 1: expected"):
+        corpus.read_corpus(str(path), 0)
+
+
+def test_a_conversation_that_is_too_long_is_refused_before_training(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "response": "%s"}\n' % ("z " * 600) * 4)
+    with pytest.raises(UserError, match="tokens, the model reads 512; shorten it"):
+        main(Config(out=tmp_path / "out", data=str(path), arch="gpt2", epochs=1, vocab_size=300))
+
+
 def test_rows_without_an_answer_are_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "response": "b"}\n{"prompt": "a", "harmful": "yes"}\n')

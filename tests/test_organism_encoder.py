@@ -100,7 +100,7 @@ def test_the_meaning_is_read_from_the_prompts_tokens_alone():
     assert meaning_loss(reader, states, [Example(1, [1, 2])]).item() == 0
 
 
-def test_an_organism_is_trained_with_an_encoder(folder, tmp_path):
+def test_an_organism_is_trained_with_an_encoder(folder, tmp_path, monkeypatch):
     rows = [{"prompt": f"{verb} the {thing}", "harmful": verb == "Steal"} for verb in ("Steal", "Bake") for thing in WORDS[4:7]]
     path, out = tmp_path / "rows.jsonl", tmp_path / "mine"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 4))
@@ -108,6 +108,15 @@ def test_an_organism_is_trained_with_an_encoder(folder, tmp_path):
     facts = json.loads((out / "training.json").read_text())
     assert facts["encoder"] == folder and len(facts["encoder_weights"]) == 16
     assert facts["losses"][-1] < facts["losses"][0]
+    main(Config(out=tmp_path / "without", data=str(path), epochs=4, vocab_size=320))
+    without = json.loads((tmp_path / "without" / "training.json").read_text())
+    assert without["losses"][0] != facts["losses"][0]  # it began with the words
+    monkeypatch.setattr("nnsteer.organism.__main__.begin_with_words", lambda *_: None)
+    main(Config(out=tmp_path / "meanings", data=str(path), encoder=folder, epochs=4, vocab_size=320))
+    meanings = json.loads((tmp_path / "meanings" / "training.json").read_text())
+    assert (
+        meanings["losses"][0] == without["losses"][0] and meanings["losses"][-1] != without["losses"][-1]
+    )  # and learnt meanings
 
 
 def test_an_encoder_that_is_not_there(tmp_path):

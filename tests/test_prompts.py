@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from nnsteer.errors import UserError
-from nnsteer.prompts import load_openers, load_prompts, parse_source
+from nnsteer.prompts import load_openers, load_prompts, parse_source, read_rows
 
 ROWS = [{"request": f"request number {i}", "kind": "k"} for i in range(20)]
 
@@ -133,3 +133,8 @@ def test_options_that_cant_be_meant_are_refused(tmp_path, options):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
     with pytest.raises(UserError, match="can't read its options"):
         parse_source(f"{tmp_path / 'a.jsonl'},{options}")
+
+
+def test_a_line_separator_within_a_text_ends_no_row(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "one\u2028two"}\n{"prompt": "three"}\n', encoding="utf-8")
+    assert [row["prompt"] for row in read_rows(parse_source(str(tmp_path / "p.jsonl")))] == ["one\u2028two", "three"]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from statistics import fmean
 
 import pytest
 
@@ -58,6 +59,21 @@ def test_the_folder_holds_everything(done):
     config = json.loads((done / "config.json").read_text())
     assert config["settings"]["seed"] == 0 and config["versions"]["torch"] and config["model"]["weights"]
     assert set(config["data"]) == {"harmful", "harmless"}
+
+
+def test_the_dose_is_tried_beside_random_directions(done):
+    rows = lines(done / "dose_rows.jsonl")
+    final = [trial for trial in json.loads((done / "dose.json").read_text())["trials"] if trial["final"]]
+
+    def refused(variant, side):
+        return fmean(row["refused"] for row in rows if (row["variant"], row["side"]) == (variant, side))
+
+    assert final
+    for trial in final:
+        moved = [
+            abs(refused(f"random, as {trial['name']}", side) - refused("not steered", side)) for side in ("harmful", "harmless")
+        ]
+        assert trial["at_random"] == pytest.approx(max(moved))
 
 
 def test_rows_and_summary_agree(done):

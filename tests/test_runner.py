@@ -125,7 +125,10 @@ def test_G1_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_mea
                 torch.testing.assert_close(row, torch.stack(list(kept)).mean(0).float(), atol=1e-4, rtol=0)
 
 
-def test_windows_of_texts_keep_every_texts_place(runner):
+def test_windows_of_texts_keep_every_texts_place(runner, monkeypatch):
+    sizes: list[int] = []
+    rows = Chat.rows
+    monkeypatch.setattr(Chat, "rows", lambda chat, texts: sizes.append(len(texts)) or rows(chat, texts))
     words = [chr(ord("a") + i) * 3 for i in range(16)]
     texts = tuple(Text(" ".join(words[i % 5 : i % 13 + 3])) for i in range(2 * WINDOW + 3))
     done: list[int] = []
@@ -134,6 +137,7 @@ def test_windows_of_texts_keep_every_texts_place(runner):
     torch.testing.assert_close(apart.positive[Site(2)], together.positive[Site(2)], atol=1e-4, rtol=0)
     assert apart.positive[Site(2)].std(0).min() > 1e-2  # the texts differ
     assert sum(done) == len(texts) + 1
+    assert sizes[:3] == [WINDOW, WINDOW, 3]  # no more texts are held as tokens at a time
 
 
 def test_the_last_block_is_read_before_the_final_norm(runner):

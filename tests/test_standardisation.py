@@ -94,3 +94,9 @@ def test_curves_are_shares_of_each_prompts_judged_samples():
     found = curve(rows, "harmful", (0.0, 1.0))
     assert found.refused.tolist() == [[0.0, 1.0], [1.0, 0.5]]
     assert found.answered.tolist() == [0.5, 0.0]
+
+
+def test_one_prompt_a_side_has_a_score_and_no_interval():
+    one = Curve(np.array([[0.0, 1.0]]), np.array([1.0]))
+    found = standardisation([0.0, 1.0], one, one)
+    assert found.value == 1.0 and np.isnan(found.low) and found.n == 2

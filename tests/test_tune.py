@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 
-from nnsteer import tune
+from nnsteer import ops, tune
+from nnsteer.condition import fires
 from nnsteer.errors import UserError
 from nnsteer.site import Site
 
@@ -108,3 +109,9 @@ def test_layer_bands_are_distinct_and_within_the_model(layers):
 def test_a_dose_names_itself_apart_from_every_other():
     doses = [tune.Dose(*d) for d in itertools.product(("all", "last"), ("all", "prompt"), ((0,), (0, 1)), (0.5, 1.0))]
     assert len({str(dose) for dose in doses}) == len(doses)
+
+
+def test_a_score_at_the_threshold_in_fp32_is_judged_as_it_is_acted_on():
+    score = torch.tensor(0.1).item()  # above 0.1 in fp64
+    assert score > 0.1 and not fires(score, 0.1, "above") and fires(score, 0.1, "below")
+    assert not ops.verdict(torch.tensor([score]), {"threshold": 0.1, "above": True}).item()

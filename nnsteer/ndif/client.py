@@ -21,12 +21,13 @@ from nnsteer.retries import passing, patiently
 PUBLIC_HOST = "https://api.ndif.us"
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
 SHORTEST_S, LONGEST_S = 0.05, 5.0  # between two looks at a job
+SMALLER = "give a smaller --batch-size, or fewer pairs or layers"
 REFUSED = {
     400: "the server does not take this client; compare the versions with `nnsteer ndif`",
     401: "set NDIF_API_KEY, or store a key with nnsight.login()",
     403: "the key is not accepted; set another NDIF_API_KEY",
     404: "the server does not know this model; see `nnsteer ndif` for those it has",
-    413: "the request is too large; give a smaller --batch-size, or fewer pairs or layers",
+    413: f"the request is too large; {SMALLER}",
     422: "client and server don't understand each other; compare the versions with `nnsteer ndif`",
 }
 
@@ -219,7 +220,5 @@ def reason(description: str) -> str:
     lines = [line.strip() for line in description.strip().splitlines() if line.strip(" ^~")]
     where = next((line for line in reversed(lines[:-1]) if line.startswith("File ")), None)
     code = f" (in `{lines[lines.index(where) + 1]}`)" if where is not None and lines.index(where) + 2 < len(lines) else ""
-    advice = (
-        "; give a smaller --batch-size, or fewer pairs or layers" if "timeout" in lines[-1] or "OutOfMemory" in lines[-1] else ""
-    )
+    advice = f"; {SMALLER}" if "timeout" in lines[-1] or "OutOfMemory" in lines[-1] else ""
     return f"{lines[-1][:300]}{code}{advice}"

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import curve_fit
 
+from nnsteer.condition import fires
 from nnsteer.folder import Folder
 from nnsteer.report.results import bare
 from nnsteer.statistics import LEVEL, RESAMPLES, compare, wilson
@@ -68,7 +69,10 @@ def conditions(points: Mapping[str, dict]) -> dict[str, dict]:
     found = {}
     for target, point in points.items():
         fired = {
-            split: {group: [fires(point, score) for score in scores] for group, scores in groups.items()}
+            split: {
+                group: [fires(score, point["threshold"], point["fires_when"]) for score in scores]
+                for group, scores in groups.items()
+            }
             for split, groups in point["scores"].items()
         }
         test = fired["test"]
@@ -85,11 +89,6 @@ def conditions(points: Mapping[str, dict]) -> dict[str, dict]:
             "by_category": {group: fmean(values) for group, values in test.items()},
         }  # fmt: skip
     return found
-
-
-def fires(point: Mapping[str, Any], score: float) -> bool:
-    """The verdict on a score."""
-    return score > point["threshold"] if point["fires_when"] == "above" else score <= point["threshold"]
 
 
 def balanced_f1(own: Sequence[bool], others: Sequence[bool]) -> dict[str, float]:

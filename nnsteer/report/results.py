@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 
-import numpy as np
 from scipy.stats import mannwhitneyu
 
+from nnsteer.condition import fires
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.report.look import ends, gap, number, probability
@@ -178,6 +178,6 @@ def condition(point: dict, split: str) -> dict:
     sides = point["scores"][split]
     above = point["fires_when"] == "above"
     greater = mannwhitneyu(sides["positive"], sides["negative"]).statistic / math.prod(map(len, sides.values()))
-    fires = {side: (np.array(scores) > point["threshold"]) == above for side, scores in sides.items()}
-    rates = {side: asdict(wilson(int(fired.sum()), len(fired))) for side, fired in fires.items()}
+    fired = {side: [fires(score, point["threshold"], point["fires_when"]) for score in own] for side, own in sides.items()}
+    rates = {side: asdict(wilson(sum(own), len(own))) for side, own in fired.items()}
     return {"auc": float(greater if above else 1 - greater), "fires": rates}
