@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer import ops
+from nnsteer.cache import roomy_cache
 from nnsteer.chat import Batch
 from nnsteer.fit import kernels
 from nnsteer.ndif.client import Client, Link
@@ -209,10 +210,11 @@ def generate(
     last = torch.ones(mask.shape[0], 1, dtype=mask.dtype)
     lm_head = envoy.get(head) if head else envoy
     backend = server(envoy, remote, "generating", plan, batch.ids, mask, responses, ahead, max_new_tokens, sampling)
+    cache = roomy_cache(envoy._module, max_new_tokens) if remote is None else None
     with warnings.catch_warnings():
         # all rows may end before max_new_tokens; the second invoke brings the results home all the same
         warnings.filterwarnings("ignore", message=".*was never reached.*")
-        with envoy.generate(backend=backend, max_new_tokens=max_new_tokens, **GREEDY) as generating:
+        with envoy.generate(backend=backend, max_new_tokens=max_new_tokens, past_key_values=cache, **GREEDY) as generating:
             with generating.invoke(inputs):
                 scores = {}
                 for step in generating.iter[:max_new_tokens]:

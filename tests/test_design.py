@@ -19,7 +19,7 @@ ORDER = [  # an import may only point to an earlier line
     ("names",), ("options",),
     ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition", "ndif.journal"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "ndif", "compat", "encode", "tune", "prompts"),
-    ("formats", "exchange", "traces", "preview", "attach"), ("runner", "requests", "domains", "evaluations", "bake"),
+    ("formats", "exchange", "cache"), ("traces", "preview", "attach"), ("runner", "requests", "domains", "evaluations", "bake"),
     ("explain", "fitting"),
     ("organism.corpus", "organism.build", "organism.encoder", "organism.train", "measure"), ("stages", "report"), ("study",),
     ("recipes", "organism.__main__"), ("commands",), ("__main__",),

@@ -1,0 +1,60 @@
+"""A key-value cache with room to grow. transformers' own copies every layer's keys and values at every step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 128  # tokens by which a layer grows, so that a short answer takes no more memory than it needs to
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer that writes new keys and values [row, head, token, width] behind the old ones, and moves only when it is full."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """As transformers does it, with nothing in the room yet."""
+        super().lazy_initialization(key_states, value_states)
+        self.all_keys, self.all_values = key_states[..., :0, :], value_states[..., :0, :]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Adds the new tokens; returns all keys and all values. What other kinds of layer need besides is passed over."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        stop = start + key_states.shape[-2]
+        if stop > self.all_keys.shape[-2]:
+            self.all_keys = grown(self.keys, key_states, stop + self.room)
+            self.all_values = grown(self.values, value_states, stop + self.room)
+        self.all_keys[..., start:stop, :] = key_states
+        self.all_values[..., start:stop, :] = value_states
+        self.keys, self.values = self.all_keys[..., :stop, :], self.all_values[..., :stop, :]
+        return self.keys, self.values
+
+
+def grown(old: Tensor, new: Tensor, tokens: int) -> Tensor:
+    """Room for so many tokens like the `new` ones, the old ones at its beginning."""
+    room = new.new_empty(*new.shape[:-2], tokens, new.shape[-1])
+    if old.numel():
+        room[..., : old.shape[-2], :] = old
+    return room
+
+
+def roomy_cache(model: PreTrainedModel, new_tokens: int) -> Cache | None:
+    """The cache that transformers would make for one call of `generate`, with room in the layers that keep every token. None for
+    a model that makes a cache of another kind."""
+    config, own, name = model.config, model.generation_config, type(model).__name__.lower()
+    dynamic = model._supports_default_dynamic_cache() and "mamba" not in name and not config.is_encoder_decoder
+    if not dynamic or (own and own.cache_implementation):
+        return None
+    cache = DynamicCache(config=config.get_text_config(decoder=True))
+    room = min(new_tokens, ROOM)
+    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
