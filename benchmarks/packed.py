@@ -20,7 +20,7 @@ from transformers.utils import logging
 from nnsteer import PROMPT, Program, Runner, Site, add, block_outs, find_model, fit, of_prompts
 from nnsteer.data import bundled
 
-ROUNDS, NEW_TOKENS, BATCH = 7, 24, 256
+ROUNDS, NEW_TOKENS, BATCH = 7, 24, 512
 
 
 def main() -> None:

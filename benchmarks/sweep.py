@@ -21,7 +21,7 @@ from nnsteer.prompts import Prompt, load_openers
 from nnsteer.study.cells import PromptSet, Study, Variant
 from nnsteer.study.run import run
 
-LAYERS, NEW_TOKENS, BATCH = 4, 16, 64
+LAYERS, NEW_TOKENS, BATCH = 4, 16, 256
 ROUNDING = 1e-3  # nats by which a first token's KL may differ with the batch that it was in
 
 

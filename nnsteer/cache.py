@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
@@ -15,9 +17,10 @@ class RoomyLayer(DynamicLayer):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, back: Tensor | None = None) -> None:
+        """`back` [row] numbers the rows of a first update that has one for several of them (`sharing.shared_blocks`)."""
         super().__init__()
-        self.room = room
+        self.room, self.back = room, back
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """As transformers does it, with nothing in the room yet."""
@@ -28,15 +31,22 @@ class RoomyLayer(DynamicLayer):
         """Adds the new tokens; returns all keys and all values. What other kinds of layer need besides is passed over."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        keys, values = self.spread(key_states), self.spread(value_states)
         start = self.get_seq_length()
-        stop = start + key_states.shape[-2]
+        stop = start + keys.shape[-2]
         if stop > self.all_keys.shape[-2]:
-            self.all_keys = grown(self.keys, key_states, stop + self.room)
-            self.all_values = grown(self.values, value_states, stop + self.room)
-        self.all_keys[..., start:stop, :] = key_states
-        self.all_values[..., start:stop, :] = value_states
+            self.all_keys = grown(self.keys, keys, stop + self.room)
+            self.all_values = grown(self.values, values, stop + self.room)
+        self.all_keys[..., start:stop, :] = keys
+        self.all_values[..., start:stop, :] = values
         self.keys, self.values = self.all_keys[..., :stop, :], self.all_values[..., :stop, :]
-        return self.keys, self.values
+        return (self.keys, self.values) if keys is key_states else (key_states, value_states)
+
+    def spread(self, states: Tensor) -> Tensor:
+        """Every row's states, [row, head, token, width]."""
+        if self.back is None or len(states) == len(self.back):
+            return states
+        return states[self.back.to(states.device)]
 
 
 def grown(old: Tensor, new: Tensor, tokens: int) -> Tensor:
@@ -47,14 +57,22 @@ def grown(old: Tensor, new: Tensor, tokens: int) -> Tensor:
     return room
 
 
-def roomy_cache(model: PreTrainedModel, new_tokens: int) -> Cache | None:
-    """The cache that transformers would make for one call of `generate`, with room in the layers that keep every token. None for
-    a model that makes a cache of another kind."""
+def roomy_cache(model: PreTrainedModel, new_tokens: int, back: Mapping[int, Tensor]) -> Cache | None:
+    """The cache that transformers would make for one call of `generate`, with room in the layers that keep every token. `back`
+    has the rows of layers that are run once for several (`sharing.shared_blocks`). None for a model that makes a cache of another
+    kind."""
     config, own, name = model.config, model.generation_config, type(model).__name__.lower()
     dynamic = model._supports_default_dynamic_cache() and "mamba" not in name and not config.is_encoder_decoder
     if not dynamic or (own and own.cache_implementation):
         return None
     cache = DynamicCache(config=config.get_text_config(decoder=True))
     room = min(new_tokens, ROOM)
-    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [
+        RoomyLayer(room, back.get(i)) if type(layer) is DynamicLayer else layer for i, layer in enumerate(cache.layers)
+    ]
     return cache
+
+
+def expands(cache: Cache | None) -> bool:
+    """Whether every layer can take the rows of a block that was run once for several."""
+    return cache is not None and all(isinstance(layer, RoomyLayer) for layer in cache.layers)

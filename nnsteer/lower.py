@@ -77,7 +77,7 @@ def reading_visits(conditions: Sequence[Condition], layout: Layout) -> dict[tupl
 def visit(visits: dict[tuple, dict], site: Place, layout: Layout) -> dict:
     """The entry of the site's module, made on first use; the heads of a layer share one."""
     key = layout.path(site), layout.reads_input(site)
-    new = {"path": key[0], "input": key[1], "site": str(site), "order": site.order, "conditions": [], "edits": []}
+    new = {"path": key[0], "input": key[1], "site": str(site), "order": site.order, "shared": None, "conditions": [], "edits": []}
     return visits.setdefault(key, new)
 
 

@@ -44,6 +44,34 @@ def edit(module, visit, tokens, verdicts):
         module.output = new
 
 
+def run_once(module, rows, back):
+    """Has a block that a trace hands out run on the `rows` [kind] of its batch alone, and gives each row its kind's output,
+    `back` [row]. The block runs on every row where its inputs are not one for each, or one for all."""
+    inputs = module.inputs
+    if has_rows(inputs, len(back)):
+        module.inputs = with_rows(inputs, rows, len(back))
+        output = module.output
+        h = hidden(output)
+        module.output = put(output, h[back.to(h.device)])
+
+
+def has_rows(value, count):
+    """Whether every tensor in a module's inputs has `count` rows, or one."""
+    if isinstance(value, torch.Tensor):
+        return value.dim() < 2 or value.shape[0] in (1, count)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return all(has_rows(item, count) for item in items)
+
+
+def with_rows(value, rows, count):
+    """The same inputs with some of their `count` rows."""
+    if isinstance(value, torch.Tensor):
+        return value[rows.to(value.device)] if value.dim() > 1 and value.shape[0] == count else value
+    if isinstance(value, dict):
+        return {key: with_rows(item, rows, count) for key, item in value.items()}
+    return type(value)(with_rows(item, rows, count) for item in value) if isinstance(value, (tuple, list)) else value
+
+
 def prefill_offsets(mask, response_lengths):
     """Where each token of a padded batch lies from the end of its row's prompt, [row, token]: the prompt's last token is
     -1, the first token after the prompt 0. Pads may be on either side."""

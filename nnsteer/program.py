@@ -57,6 +57,13 @@ class Program:
         return "\n".join(map(str, self.steps)) or "nothing"
 
 
+def places_of(programs: Iterable[Program]) -> set[Place]:
+    """Where programs read and write."""
+    distinct = set(programs)
+    written = {step.site for program in distinct for step in program.steps}
+    return written | {condition.site for program in distinct for condition in program.conditions}
+
+
 def add(directions: Directions, strength: float = 1.0, span: Where = ALL) -> Program:
     """Adds each direction at the site where it was read."""
     return _steps(((Add(d, strength), d.site) for d in directions.values()), span)

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from nnsteer import traces
 from nnsteer.activations import Activations
+from nnsteer.cache import expands, roomy_cache
 from nnsteer.chat import Batch, Chat
 from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text
@@ -23,7 +24,8 @@ from nnsteer.lower import distinct_conditions, lower, reading_plan
 from nnsteer.moments import ClassMoments, Moments, merged, of_rows
 from nnsteer.ndif.estimate import PROMPTS_AT_ONCE
 from nnsteer.preview import tokens_to_read
-from nnsteer.program import Program
+from nnsteer.program import Program, places_of
+from nnsteer.sharing import shared_blocks, with_shared
 from nnsteer.site import Place
 from nnsteer.span import PROMPT, Reading
 
@@ -196,6 +198,7 @@ class Runner:
         out: dict[int, Completion] = {}
         for batch, programs, rows in self.batches(self.chat.rows([Text(prompt) for prompt in prompts]), program):
             plan, ahead = self.prepare(batch, programs)
+            plan, cache = self.with_cache(plan, batch, programs, max_new_tokens)
             if self.layout.outputs_alone and (0, "block_in") in {
                 (p.layer, getattr(p, "stream", "")) for p in places_of(programs)
             }:
@@ -203,10 +206,19 @@ class Runner:
                     "block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or a later block_in"
                 )
             sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
-            ids, scores = traces.generate(self.envoy, self.remote, plan, batch, ahead, max_new_tokens, sampling, self.layout.head)
+            call = (plan, batch, ahead, max_new_tokens, sampling, self.layout.head, cache)
+            ids, scores = traces.generate(self.envoy, self.remote, *call)
             out |= zip(rows, self.completions(ids[:, batch.ids.shape[1] :], scores, programs), strict=True)
             watch(len(programs))
         return in_order(out)
+
+    def with_cache(self, plan: dict, batch: Batch, programs: list[Program], new_tokens: int) -> tuple[dict, Cache | None]:
+        """The plan of a generation with the blocks that its prefill shares, and the cache that it fills; a server has its own."""
+        if self.remote is not None:
+            return plan, None
+        shared = shared_blocks(batch, programs, self.layout)
+        cache = roomy_cache(self.hf, new_tokens, {block["layer"]: block["back"] for block in shared})
+        return (with_shared(plan, shared) if expands(cache) else plan), cache
 
     def completions(self, ids: Tensor, scores: list[Tensor], programs: list[Program]) -> list[Completion]:
         """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition of the batch."""
@@ -225,6 +237,8 @@ class Runner:
     def forward(self, batch: Batch, programs: list[Program], last: int = 0) -> Tensor:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
         plan, ahead = self.prepare(batch, programs)
+        if self.remote is None:
+            plan = with_shared(plan, shared_blocks(batch, programs, self.layout))
         return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead, last)
 
     def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:
@@ -257,12 +271,6 @@ class Runner:
 def in_order(found: dict[int, T]) -> list[T]:
     """What was found for each row, by row number."""
     return [found[i] for i in range(len(found))]
-
-
-def places_of(programs: Sequence[Program]) -> set[Place]:
-    """Where programs read and write."""
-    written = {step.site for program in programs for step in program.steps}
-    return written | {condition.site for program in programs for condition in program.conditions}
 
 
 def answer_and_one(batch: Batch) -> int:

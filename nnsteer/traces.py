@@ -12,10 +12,9 @@ import nnsight
 import torch
 from nnsight import TransformersModel, save
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer import ops
-from nnsteer.cache import roomy_cache
 from nnsteer.chat import Batch
 from nnsteer.fit import kernels
 from nnsteer.ndif.client import Client, Link
@@ -32,6 +31,7 @@ from nnsteer.ops import (
     mean_norm_over,
     mean_over,
     prefill_offsets,
+    run_once,
     token_losses,
     tokens_of,
     with_logits,
@@ -171,6 +171,8 @@ def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead
     backend = server(envoy, remote, "logits", plan, batch.ids, mask, batch.response_lengths, ahead, last)
     with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=last):
         for module, v in visits:
+            if v["shared"]:
+                run_once(module, v["shared"]["rows"], v["shared"]["back"])
             if ahead is None:
                 for c in v["conditions"]:
                     scores = score_of(states_of(module, v["input"]), conditions[c], tokens)
@@ -200,6 +202,7 @@ def generate(
     max_new_tokens: int,
     sampling: dict | None,
     head: str,
+    cache: Cache | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Steered generation with a cache: token ids [row, prompt + new], padded after each row's end, and the conditions'
     scores, fp32 [row] each. Verdicts are taken once, in the prefill or from `ahead`, and live only in this call."""
@@ -210,7 +213,6 @@ def generate(
     last = torch.ones(mask.shape[0], 1, dtype=mask.dtype)
     lm_head = envoy.get(head) if head else envoy
     backend = server(envoy, remote, "generating", plan, batch.ids, mask, responses, ahead, max_new_tokens, sampling)
-    cache = roomy_cache(envoy._module, max_new_tokens) if remote is None else None
     with warnings.catch_warnings():
         # all rows may end before max_new_tokens; the second invoke brings the results home all the same
         warnings.filterwarnings("ignore", message=".*was never reached.*")
@@ -224,6 +226,8 @@ def generate(
                     for module, v in visits:
                         if not prefill and not v["decodes"]:
                             continue
+                        if prefill and v["shared"]:
+                            run_once(module, v["shared"]["rows"], v["shared"]["back"])
                         if prefill and ahead is None:
                             for c in v["conditions"]:
                                 h = states_of(module, v["input"])

@@ -46,15 +46,15 @@ def test_generation_past_the_room_is_the_same(runner, monkeypatch):
 
 
 def test_layers_that_keep_less_stay_as_transformers_makes_them(runner, monkeypatch):
-    assert all(type(layer) is RoomyLayer for layer in roomy_cache(runner.hf, 8).layers)
+    assert all(type(layer) is RoomyLayer for layer in roomy_cache(runner.hf, 8, {}).layers)
     kinds = ["sliding_attention", "full_attention"]
     monkeypatch.setattr(runner.hf, "config", Gemma2Config(**SHAPE, layer_types=kinds))
-    assert [type(layer) for layer in roomy_cache(runner.hf, 8).layers] == [DynamicSlidingWindowLayer, RoomyLayer]
+    assert [type(layer) for layer in roomy_cache(runner.hf, 8, {}).layers] == [DynamicSlidingWindowLayer, RoomyLayer]
 
 
 def test_a_model_with_another_kind_of_cache_makes_its_own(runner, monkeypatch):
     monkeypatch.setattr(runner.hf.generation_config, "cache_implementation", "offloaded")
-    assert roomy_cache(runner.hf, 8) is None
+    assert roomy_cache(runner.hf, 8, {}) is None
     monkeypatch.undo()
     monkeypatch.setattr(runner.hf, "config", LlamaConfig(**SHAPE, is_encoder_decoder=True))
-    assert roomy_cache(runner.hf, 8) is None
+    assert roomy_cache(runner.hf, 8, {}) is None

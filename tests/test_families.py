@@ -194,6 +194,18 @@ def test_generate(runner, family, programs):
         assert want != plain or program.steps[0].span == ALL, name
 
 
+def test_steer_and_generate_variants_in_one_batch(runner, programs):
+    """Which share the blocks before the first site where they differ."""
+    at_outputs = [programs[name] for name in ("block_out", "the last block", "the prompt", "generated tokens")]
+    for variants in (list(programs.values()), at_outputs):
+        prompts, each = [p for p in PROMPTS for _ in variants], variants * len(PROMPTS)
+        logits, completions = runner.logits(prompts, each), runner.generate(prompts, each, NEW_TOKENS)
+        for i, variant in enumerate(variants):
+            mine = slice(i, None, len(variants))
+            close(torch.cat(logits[mine]), torch.cat(runner.logits(PROMPTS, variant)), str(variant))
+            assert [c.ids for c in completions[mine]] == [c.ids for c in runner.generate(PROMPTS, variant, NEW_TOKENS)]
+
+
 def test_generate_samples_from_the_models_own_logits(runner):
     """Those after a cap or a scale, where a family has one."""
     plain = last_logits(runner, runner.hf)

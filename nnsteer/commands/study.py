@@ -75,7 +75,7 @@ class Config:
     """The study, such as recipes/ablations/layer_strength.toml."""
     out: Path = Path("runs/study")
     """The run's folder. A study that was stopped, or whose file was changed, goes on from there."""
-    batch_size: int = 128
+    batch_size: int = 256
     """Prompts that are answered at once, whatever their variants; halved where memory runs out."""
     remote: str | None = None
     """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""

@@ -1,0 +1,62 @@
+"""Which rows of a batch are alike up to a block, so that the prefill runs the block once for all of them: the variants of a sweep
+have the same prompts, and part at the first site at which one of them is steered."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import torch
+
+from nnsteer.chat import Batch
+from nnsteer.layout import Layout
+from nnsteer.program import Program, Step, places_of
+from nnsteer.site import Site
+from nnsteer.span import Span
+
+
+def shared_blocks(batch: Batch, programs: Sequence[Program], layout: Layout) -> list[dict]:
+    """The blocks, first to last, that a batch's prefill may run on fewer rows: a block's `path`, its `layer`, the `rows` [kind]
+    to run and, for every row of the batch, which of those it is, `back` [row]. Blocks that are read or steered inside are left
+    out."""
+    lengths = batch.response_lengths.tolist()
+    texts = alike(zip(map(tuple, batch.ids.tolist()), batch.prompt_lengths.tolist(), lengths, strict=True))
+    inside = {place.layer for place in places_of(programs) if place != Site(place.layer)}
+    pairs = {(id(program), length): program for program, length in zip(programs, lengths, strict=True)}
+    found: list[dict] = []
+    if batch.ids.shape[0] == batch.ids.shape[1]:  # a block's inputs would not tell rows from tokens
+        return found
+    for layer in range(layout.num_layers):
+        before = {pair: steps_before(layer, program, pair[1]) for pair, program in pairs.items()}
+        back = alike((t, before[id(p), n]) for t, p, n in zip(texts, programs, lengths, strict=True))
+        rows = [back.index(kind) for kind in range(max(back) + 1)]
+        if len(rows) == len(back):
+            break  # rows that have parted stay apart
+        if layer not in inside:
+            shared = {"rows": torch.tensor(rows), "back": torch.tensor(back)}
+            found.append({"path": layout.path(Site(layer)), "layer": layer} | shared)
+    return found
+
+
+def with_shared(plan: dict, shared: Sequence[dict]) -> dict:
+    """The plan with a visit of each shared block, before any other of its output."""
+    empty = {"input": False, "conditions": [], "edits": [], "decodes": False}
+    blocks = [
+        empty | {"path": s["path"], "site": str(Site(s["layer"])), "order": Site(s["layer"]).order, "shared": s} for s in shared
+    ]
+    return plan | {"visits": sorted([*blocks, *plan["visits"]], key=lambda visit: visit["order"])}
+
+
+def steps_before(layer: int, program: Program, response_length: int) -> tuple[Step, ...]:
+    """The steps that may have touched a row before a block, in the pass over its prompt and response."""
+    return tuple(s for s in program.steps if s.site.layer < layer and not after(s, response_length))
+
+
+def after(step: Step, response_length: int) -> bool:
+    """Whether a step's tokens all come after the response."""
+    return isinstance(step.span, Span) and step.span.first is not None and step.span.first >= response_length
+
+
+def alike(values: Iterable[Hashable]) -> list[int]:
+    """Numbers the distinct values in the order in which they come; the number of each value."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]
