@@ -45,14 +45,17 @@ def megabytes(line: str) -> float:
 
 
 def main(folder: str, way: str, count: str, threads: str) -> None:
-    """Reads once a batch a side, so that all code is loaded; then `count` prompts, half of them a side; prints the peak above
-    what is held before. All prompts have the same length, so that no count has longer batches."""
+    """Tokenises all prompts, as the tokenizer remembers up to 10,000 words, and reads a batch a side, so that all code is loaded;
+    then reads `count` prompts, half of them a side; prints the peak above what is held before. All prompts have the same length,
+    so that no count has longer batches."""
     logging.disable_progress_bar()
     torch.set_num_threads(int(threads))
     runner = Runner.open(find_model(folder))
     sites = block_outs(range(runner.layout.num_layers))
     texts, lengths = prompts("harmful", int(count)), [TOKENS] * (int(count) // 2)
     sides = [of_lengths(runner.chat, texts, lengths)] * 2
+    for start in range(0, len(sides[0]), runner.batch_size):
+        runner.chat.prompts_ids(sides[0][start : start + runner.batch_size])
     read = runner.moments if way == "moments" else runner.record
     fit.mean_difference(read(of_prompts(*(side[: runner.batch_size] for side in sides)), sites))
     before = megabytes("VmRSS")

@@ -30,8 +30,11 @@ class ContrastSet:
                 raise ValueError(f"the {name} side of a contrast set is empty: give at least one text")
 
     def fingerprint(self) -> str:
-        """Names the data in saved files: a hash of both sides in order."""
-        return hashlib.sha256(json.dumps([self.positive, self.negative]).encode()).hexdigest()[:16]
+        """Names the data in saved files: a hash of both sides in order, piece by piece, as they may be long."""
+        name = hashlib.sha256()
+        for piece in json.JSONEncoder().iterencode([self.positive, self.negative]):
+            name.update(piece.encode())
+        return name.hexdigest()[:16]
 
 
 def of_prompts(positive: Sequence[str], negative: Sequence[str]) -> ContrastSet:

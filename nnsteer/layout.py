@@ -80,6 +80,13 @@ class Layout:
             return None
         return site.head * self.head_width, (site.head + 1) * self.head_width
 
+    def last_mlp(self, sites: Sequence[Place]) -> str | None:
+        """The path of the MLP after which, of sites in forward order, only the last comes; None where there is none."""
+        last = sites[-1]
+        mlp = Site(last.layer, "mlp_out")
+        ends = last == mlp or (last == Site(last.layer) and mlp not in sites)
+        return self.path(mlp) if ends and self.mlp is not None else None
+
     def place(self, site: Place) -> dict:
         """What a trace needs to read the site."""
         return {"path": self.path(site), "input": self.reads_input(site), "columns": self.columns(site)}

@@ -55,6 +55,16 @@ def run_once(module, rows, back):
         module.output = put(output, h[back.to(h.device)])
 
 
+def run_on_tokens(module, first, stop):
+    """Has a module that works on each token by itself, as an MLP, run on some of a batch's tokens; the others get zeros."""
+    h = module.input
+    module.input = h[:, first:stop].contiguous()
+    output = module.output
+    every = torch.zeros_like(h)
+    every[:, first:stop] = hidden(output)
+    module.output = put(output, every)
+
+
 def has_rows(value, count):
     """Whether every tensor in a module's inputs has `count` rows, or one."""
     if isinstance(value, torch.Tensor):
@@ -117,7 +127,7 @@ def extent(touched):
 def mean_over(h, touched):
     """Mean of `h` [row, token, hidden] over the touched tokens [row, token], in fp32: [row, hidden]."""
     if touched.all():  # as of a prompt's last token
-        return h.float().mean(1)
+        return h[:, 0].to(torch.float32, copy=True) if h.shape[1] == 1 else h.float().mean(1)
     weight = touched.to(h.device).float()[..., None]
     total = torch.where(weight > 0, h.float(), torch.zeros((), device=h.device)).sum(1)
     return total / weight.sum(1)

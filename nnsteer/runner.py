@@ -34,7 +34,7 @@ Programs = Program | Sequence[Program]
 Watch = Callable[[int], None]
 """Told the number of rows done after each batch; drives progress bars."""
 NOTHING = Program()
-WINDOW = 16  # batches; texts that are only read are tokenised so many at a time, and no more of their tokens are held
+WINDOW = 8  # batches; texts that are only read are tokenised so many at a time, and no more of their tokens are held
 Read = tuple[list[int], list[Tensor], list[Tensor]]
 T = TypeVar("T")
 
@@ -138,11 +138,12 @@ class Runner:
         """Batch by batch the numbers of its texts and, for each site, mean states [row, hidden] and mean norms of the states
         [row]. The longest texts come first, as far as characters tell."""
         places, window = [self.layout.place(site) for site in sites], WINDOW * self.batch_size
+        last_mlp = self.layout.last_mlp(sites) if self.remote is None else None
         order = sorted(range(len(texts)), key=lambda i: -sum(map(len, texts[i])))
         for start in range(0, len(texts), window):
             some = order[start : start + window]
             for batch, _, numbers in self.batches(self.chat.rows([texts[i] for i in some])):
-                means, norms = traces.read_means(self.envoy, self.remote, places, batch, tokens_to_read(batch, span))
+                means, norms = traces.read_means(self.envoy, self.remote, places, last_mlp, batch, tokens_to_read(batch, span))
                 yield [some[i] for i in numbers], means, norms
                 watch(len(batch.ids))
 

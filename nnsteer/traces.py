@@ -4,6 +4,7 @@ whole module. Modules are visited in the order of the forward pass."""
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
@@ -31,6 +32,7 @@ from nnsteer.ops import (
     mean_norm_over,
     mean_over,
     prefill_offsets,
+    run_on_tokens,
     run_once,
     token_losses,
     tokens_of,
@@ -79,10 +81,11 @@ def server(envoy: Envoy, remote: Remote, step: str, *inputs: Any) -> Any:
 
 
 def read_means(
-    envoy: Envoy, remote: Remote, places: list[dict], batch: Batch, touched: Tensor
+    envoy: Envoy, remote: Remote, places: list[dict], last_mlp: str | None, batch: Batch, touched: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The mean state over the touched tokens [row, token] at each place, in forward order, fp32 [row, hidden] each, and the
-    mean norm of those states, fp32 [row] each. A place has a module's `path`, `input` (whether it is meant) and `columns`."""
+    mean norm of those states, fp32 [row] each. A place has a module's `path`, `input` (whether it is meant) and `columns`.
+    `last_mlp` is the path of an MLP after which nothing but the last place comes: it is run on the touched tokens alone."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     modules = [(envoy.get(place["path"]), place) for place in places]
     first, stop = extent(touched)
@@ -91,11 +94,14 @@ def read_means(
     with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=1) as reading:
         states, norms = [], []
         for module, place in modules:
+            if last_mlp is not None and place is places[-1]:
+                run_on_tokens(envoy.get(last_mlp), first, stop)
             h = columns_of(states_of(module, place["input"]), place["columns"])[:, first:stop]
             states.append(mean_over(h, inner).cpu())
             norms.append(mean_norm_over(h, inner).cpu())
         out = save({"states": states, "norms": norms})
         reading.stop()
+    forget_stopped_pass()
     return out["states"], out["norms"]
 
 
@@ -157,6 +163,7 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
                     scoring.stop()
             found.append(torch.stack([scores[c] for c in numbers]))
         out = save({"found": torch.cat(found, dim=1)})
+    forget_stopped_pass()
     return out["found"]
 
 
@@ -242,6 +249,11 @@ def generate(
                 out = save({"ids": generating.result.cpu(), "scores": scores})
     found = ahead if ahead is not None else [out["scores"][c] for c in range(len(conditions))]
     return out["ids"], found
+
+
+def forget_stopped_pass() -> None:
+    """Frees every block's states: nnsight stops a pass by an exception, and its traceback holds them in a cycle."""
+    gc.collect(1)
 
 
 def decide(scores: list[Tensor], conditions: list[dict]) -> dict:

@@ -22,7 +22,7 @@ from nnsteer.layout import find_layout
 from nnsteer.program import ablate, add
 from nnsteer.runner import Runner
 from nnsteer.site import STREAMS, Head, Site
-from nnsteer.span import ALL, GENERATED, PROMPT
+from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last
 
 from conftest import HARMFUL, HARMLESS, MIXED
 from families import FAMILIES, LAYERS, REFUSED, build
@@ -172,6 +172,23 @@ def test_read(runner, family, activations):
     if family.attention and family.mlp:
         block_in, attn_out, mlp_out, block_out = (activations.positive[Site(1, stream)] for stream in STREAMS)
         close(block_in + attn_out + mlp_out, block_out, "what a block adds")
+
+
+def test_read_of_the_last_tokens(runner, family, sites):
+    """The last block's MLP is run for those tokens alone, and gives what it gives in a pass over all."""
+    seen = []
+    hook = runner.hf.get_submodule(family.after).register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -2:]))
+    for prompt in HARMFUL:
+        with torch.no_grad():
+            runner.hf(torch.tensor([runner.chat.prompt_ids(prompt)]), use_cache=False)
+    hook.remove()
+    want, contrast = torch.cat(seen), of_prompts(HARMFUL, HARMLESS)
+    close(runner.record(contrast, [LAST], LAST_PROMPT).positive[LAST], want[:, -1], "one token")
+    close(runner.record(contrast, [Site(0), LAST], Last(2)).positive[LAST], want.mean(1), "two tokens")
+    every = runner.record(contrast, sites.values(), LAST_PROMPT)
+    close(every.positive[LAST], want[:, -1], "with other sites")
+    for name, site in sites.items():
+        close(runner.record(contrast, [site], LAST_PROMPT).positive[site], every.positive[site], name)
 
 
 def test_steer(runner, family, programs):
