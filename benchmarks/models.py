@@ -24,7 +24,7 @@ class Settings:
     models: tuple[str, ...] = MODELS
     threads: int = 2
     rounds: int = 5
-    batch_size: int = 32
+    batch_size: int = 64
     pairs: int = 512
     mixed_pairs: int = 128
     """Of long and short prompts together."""
