@@ -1,5 +1,6 @@
 """Directions from contrast pairs, beside the bare forward passes on the same batches and the peers. Their forwards, and the
 tokenising of their texts, are in the time; the bare passes' batches are ready, and they compute the last token's logits alone.
+A second row has the same passes with transformers' own chat template and tokenizer.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def beside_peers(
     own = {name: extracting(model.runner, contrast, name, LAST_PROMPT) for name in dict.fromkeys(m for _, m in of_peers)}
     with started(job, {}) as peers:
         subjects: dict[str, Subject | None] = {"transformers forward": bare(model, contrast)}
+        subjects["transformers template, tokenizer, forward"] = from_texts(model, contrast)
         subjects |= {f"nnsteer, {name}": timed(one) for name, one in own.items()}
         for name, method in of_peers:
             peer = peers[name]
@@ -106,6 +108,24 @@ def bare(model: Opened, contrast: ContrastSet) -> Subject:
     """The forward passes alone, on the batches that the Runner makes."""
     batches = [batch for side in (contrast.positive, contrast.negative) for batch in batches_of(model.runner, side)]
     return timed(lambda: forwards(model.plain, batches))
+
+
+def from_texts(model: Opened, contrast: ContrastSet) -> Subject:
+    """The same passes, from the prompts on, with nothing of nnsteer but the order of the prompts."""
+    runner, tokenizer = model.runner, model.runner.chat.tokenizer
+    sides = (contrast.positive, contrast.negative)
+    numbered = [(side, rows) for side in sides for _, _, rows in runner.batches(runner.chat.rows(side))]
+    batches = [[[{"role": "user", "content": side[i].prompt}] for i in rows] for side, rows in numbered]
+
+    def passes() -> None:
+        for chats in batches:
+            made = tokenizer.apply_chat_template(
+                chats, add_generation_prompt=True, return_dict=True, padding=True, return_tensors="pt"
+            )
+            with torch.no_grad():
+                model.plain(made["input_ids"], attention_mask=made["attention_mask"], use_cache=False, logits_to_keep=1)
+
+    return timed(passes)
 
 
 def batches_of(runner: Runner, texts: Sequence[Text]) -> list[Batch]:
