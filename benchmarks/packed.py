@@ -2,8 +2,8 @@
 
     python -m benchmarks.packed
 
-16 variants of an addition, 32 prompts, 24 new tokens, on the bundled model. Both ways have the same batch size to use, the
-fastest of 96 to 512 for packed; the texts must be equal. Prints a table, then one line of JSON.
+16 variants of an addition, 32 prompts, 24 new tokens, on the bundled model. Both ways may put as many rows in a batch as there
+are, and freed memory is kept as in nnsteer's commands; the texts must be equal. Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from nnsteer import PROMPT, Program, Runner, Site, add, block_outs, find_model, fit, of_prompts
 from nnsteer.data import bundled
+from nnsteer.memory import keep_freed_memory
 
 ROUNDS, NEW_TOKENS, BATCH = 7, 24, 512
 
@@ -26,6 +27,7 @@ ROUNDS, NEW_TOKENS, BATCH = 7, 24, 512
 def main() -> None:
     """Warms up, measures in pairs, compares the texts."""
     logging.disable_progress_bar()
+    keep_freed_memory()
     runner = Runner.open(find_model("nnsteer:organism"), batch_size=BATCH)
     texts = {side: [r["prompt"] for r in bundled(f"{side}.jsonl") if r["split"] == "tune"] for side in ("harmful", "harmless")}
     directions = fit.mean_difference(runner.record(of_prompts(texts["harmful"], texts["harmless"]), block_outs(range(4))))

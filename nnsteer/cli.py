@@ -17,6 +17,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nnsteer.errors import UserError
+from nnsteer.memory import keep_freed_memory
 from nnsteer.progress import STDERR
 from nnsteer.toml import read_toml
 
@@ -51,6 +52,7 @@ def run(
     config: type[T], main: Callable[[T], Any], description: str, args: Sequence[str] | None = None, prog: str | None = None
 ) -> None:
     """Parses the command line into `config` and calls `main` with it. `prog` names the command where its file does not."""
+    keep_freed_memory()
     with reported():
         main(parse(config, description, list(sys.argv[1:] if args is None else args), prog))
 

@@ -129,3 +129,30 @@ def test_a_bare_remote_is_ndif():
     assert cli.parse(Config, "", ["--remote", "--out", "runs/x"]).remote == "ndif"
     assert cli.parse(Config, "", ["--remote", "http://here"]).remote == "http://here"
     assert cli.parse(Config, "", ["--remote"]).remote == "ndif"
+
+
+HELD = """
+import re, sys
+from pathlib import Path
+import torch
+from nnsteer.memory import keep_freed_memory
+
+def megabytes():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+before = megabytes()
+tensors = [torch.ones(4 << 20) for _ in range(16)]  # 16 MB each
+tensors.clear()
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_freed_memory_is_kept_for_the_next_batch():
+    def held(way):
+        command = [sys.executable, "-c", HELD, way]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert held("given back") < 64 < 192 < held("kept")

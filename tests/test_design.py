@@ -14,7 +14,7 @@ import nnsteer
 ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [  # an import may only point to an earlier line
-    ("errors", "sketch"), ("toml", "retries", "documents"),
+    ("errors", "sketch", "memory"), ("toml", "retries", "documents"),
     ("data", "ops", "site", "span", "contrast", "identity", "progress", "statistics"),
     ("names",), ("options",),
     ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition", "ndif.journal"),
