@@ -81,7 +81,10 @@ class Layout:
         return site.head * self.head_width, (site.head + 1) * self.head_width
 
     def last_mlp(self, sites: Sequence[Place]) -> str | None:
-        """The path of the MLP after which, of sites in forward order, only the last comes; None where there is none."""
+        """The path of the MLP, or of the norm that follows it, after which of sites in forward order only the last comes; None
+        where there is none."""
+        if not sites:
+            return None
         last = sites[-1]
         mlp = Site(last.layer, "mlp_out")
         ends = last == mlp or (last == Site(last.layer) and mlp not in sites)

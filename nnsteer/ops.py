@@ -46,40 +46,41 @@ def edit(module, visit, tokens, verdicts):
 
 def run_once(module, rows, back):
     """Has a block that a trace hands out run on the `rows` [kind] of its batch alone, and gives each row its kind's output,
-    `back` [row]. The block runs on every row where its inputs are not one for each, or one for all."""
-    inputs = module.inputs
-    if has_rows(inputs, len(back)):
-        module.inputs = with_rows(inputs, rows, len(back))
-        output = module.output
-        h = hidden(output)
-        module.output = put(output, h[back.to(h.device)])
-
-
-def run_on_tokens(module, first, stop):
-    """Has a module that works on each token by itself, as an MLP, run on some of a batch's tokens; the others get zeros."""
-    h = module.input
-    module.input = h[:, first:stop].contiguous()
-    output = module.output
-    every = torch.zeros_like(h)
-    every[:, first:stop] = hidden(output)
-    module.output = put(output, every)
+    `back` [row]. The block runs on every row where its inputs are not known to be cut safely."""
+    args, kwargs = module.inputs
+    if has_rows((*args, *kwargs.values()), len(back)):
+        module.inputs = with_rows(args, rows, len(back)), {k: with_rows(v, rows, len(back)) for k, v in kwargs.items()}
+        module.output = with_rows(module.output, back, len(rows))
 
 
 def has_rows(value, count):
-    """Whether every tensor in a module's inputs has `count` rows, or one."""
+    """Whether a block's inputs can be cut: tensors with `count` rows, or one for all, and what holds no states of rows. A table
+    that the block writes for a later one can't."""
     if isinstance(value, torch.Tensor):
         return value.dim() < 2 or value.shape[0] in (1, count)
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return all(has_rows(item, count) for item in items)
+    if isinstance(value, (tuple, list)):
+        return all(has_rows(item, count) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str)) or hasattr(value, "get_seq_length")  # a cache
 
 
 def with_rows(value, rows, count):
-    """The same inputs with some of their `count` rows."""
+    """What enters or leaves a block with some of its `count` rows, or some of them again."""
     if isinstance(value, torch.Tensor):
         return value[rows.to(value.device)] if value.dim() > 1 and value.shape[0] == count else value
-    if isinstance(value, dict):
-        return {key: with_rows(item, rows, count) for key, item in value.items()}
-    return type(value)(with_rows(item, rows, count) for item in value) if isinstance(value, (tuple, list)) else value
+    return type(value)([with_rows(item, rows, count) for item in value]) if type(value) in (tuple, list) else value
+
+
+def run_on_tokens(module, first, stop):
+    """Has a module that works on each token by itself, as an MLP, run on some of a batch's tokens; the others get zeros. One that
+    takes more than the states runs on all."""
+    args, kwargs = module.inputs
+    if len(args) == 1 and not kwargs:
+        h = module.input
+        module.input = h[:, first:stop].contiguous()
+        output = module.output
+        every = torch.zeros_like(h)
+        every[:, first:stop] = hidden(output)
+        module.output = put(output, every)
 
 
 def prefill_offsets(mask, response_lengths):

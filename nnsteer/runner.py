@@ -102,7 +102,7 @@ class Runner:
 
     def record(self, contrast: ContrastSet, sites: Sequence[Place], span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
         """Reads each text's mean state over `span` at every site, unsteered, before any final norm."""
-        ordered = sorted(sites, key=lambda site: site.order)
+        ordered = sorted(set(sites), key=lambda site: site.order)
         sides = []
         for texts in (contrast.positive, contrast.negative):
             read = list(self.read(texts, ordered, span, watch))
@@ -123,7 +123,7 @@ class Runner:
         watch: Watch = ignore,
     ) -> Moments:
         """The same as means and, with `covariance`, scatters: memory does not grow with the number of texts."""
-        ordered = sorted(sites, key=lambda site: site.order)
+        ordered = sorted(set(sites), key=lambda site: site.order)
         sides = []
         for texts in (contrast.positive, contrast.negative):
             so_far: dict[Place, ClassMoments] = {}
@@ -217,9 +217,13 @@ class Runner:
         """The plan of a generation with the blocks that its prefill shares, and the cache that it fills; a server has its own."""
         if self.remote is not None:
             return plan, None
-        shared = shared_blocks(batch, programs, self.layout)
+        shared = self.shared(batch, programs)
         cache = roomy_cache(self.hf, new_tokens, {block["layer"]: block["back"] for block in shared})
         return (with_shared(plan, shared) if expands(cache) else plan), cache
+
+    def shared(self, batch: Batch, programs: list[Program]) -> list[dict]:
+        """The blocks that a prefill runs once for several rows; none where the model's own loss asks for every row's routes."""
+        return [] if getattr(self.hf.config, "output_router_logits", False) else shared_blocks(batch, programs, self.layout)
 
     def completions(self, ids: Tensor, scores: list[Tensor], programs: list[Program]) -> list[Completion]:
         """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition of the batch."""
@@ -239,7 +243,7 @@ class Runner:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
         plan, ahead = self.prepare(batch, programs)
         if self.remote is None:
-            plan = with_shared(plan, shared_blocks(batch, programs, self.layout))
+            plan = with_shared(plan, self.shared(batch, programs))
         return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead, last)
 
     def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:

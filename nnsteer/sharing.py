@@ -9,6 +9,7 @@ import torch
 
 from nnsteer.chat import Batch
 from nnsteer.layout import Layout
+from nnsteer.op import BoundNorm, Custom, KeepNorm, Op
 from nnsteer.program import Program, Step, places_of
 from nnsteer.site import Site
 from nnsteer.span import Span
@@ -17,13 +18,14 @@ from nnsteer.span import Span
 def shared_blocks(batch: Batch, programs: Sequence[Program], layout: Layout) -> list[dict]:
     """The blocks, first to last, that a batch's prefill may run on fewer rows: a block's `path`, its `layer`, the `rows` [kind]
     to run and, for every row of the batch, which of those it is, `back` [row]. Blocks that are read or steered inside are left
-    out."""
+    out, and nothing is shared beside a custom op, which may draw random numbers."""
     lengths = batch.response_lengths.tolist()
     texts = alike(zip(map(tuple, batch.ids.tolist()), batch.prompt_lengths.tolist(), lengths, strict=True))
     inside = {place.layer for place in places_of(programs) if place != Site(place.layer)}
     pairs = {(id(program), length): program for program, length in zip(programs, lengths, strict=True)}
     found: list[dict] = []
-    if batch.ids.shape[0] == batch.ids.shape[1]:  # a block's inputs would not tell rows from tokens
+    tokens = batch.ids.shape[1]  # a block's tensors would not tell as many rows from tokens, or from heads
+    if len(texts) in (tokens, layout.num_heads) or any(draws(step.op) for program in pairs.values() for step in program.steps):
         return found
     for layer in range(layout.num_layers):
         before = {pair: steps_before(layer, program, pair[1]) for pair, program in pairs.items()}
@@ -31,7 +33,7 @@ def shared_blocks(batch: Batch, programs: Sequence[Program], layout: Layout) -> 
         rows = [back.index(kind) for kind in range(max(back) + 1)]
         if len(rows) == len(back):
             break  # rows that have parted stay apart
-        if layer not in inside:
+        if layer not in inside and len(rows) != tokens:
             shared = {"rows": torch.tensor(rows), "back": torch.tensor(back)}
             found.append({"path": layout.path(Site(layer)), "layer": layer} | shared)
     return found
@@ -54,6 +56,11 @@ def steps_before(layer: int, program: Program, response_length: int) -> tuple[St
 def after(step: Step, response_length: int) -> bool:
     """Whether a step's tokens all come after the response."""
     return isinstance(step.span, Span) and step.span.first is not None and step.span.first >= response_length
+
+
+def draws(op: Op) -> bool:
+    """Whether an op may give equal rows different states."""
+    return isinstance(op, Custom) or (isinstance(op, KeepNorm | BoundNorm) and draws(op.op))
 
 
 def alike(values: Iterable[Hashable]) -> list[int]:

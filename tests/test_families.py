@@ -214,13 +214,13 @@ def test_generate(runner, family, programs):
 def test_steer_and_generate_variants_in_one_batch(runner, programs):
     """Which share the blocks before the first site where they differ."""
     at_outputs = [programs[name] for name in ("block_out", "the last block", "the prompt", "generated tokens")]
-    for variants in (list(programs.values()), at_outputs):
-        prompts, each = [p for p in PROMPTS for _ in variants], variants * len(PROMPTS)
+    for variants, asked in ((list(programs.values()), PROMPTS), (at_outputs, PROMPTS), (at_outputs, PROMPTS[:1])):
+        prompts, each = [p for p in asked for _ in variants], variants * len(asked)  # at last as many rows as heads
         logits, completions = runner.logits(prompts, each), runner.generate(prompts, each, NEW_TOKENS)
         for i, variant in enumerate(variants):
             mine = slice(i, None, len(variants))
-            close(torch.cat(logits[mine]), torch.cat(runner.logits(PROMPTS, variant)), str(variant))
-            assert [c.ids for c in completions[mine]] == [c.ids for c in runner.generate(PROMPTS, variant, NEW_TOKENS)]
+            close(torch.cat(logits[mine]), torch.cat(runner.logits(asked, variant)), str(variant))
+            assert [c.ids for c in completions[mine]] == [c.ids for c in runner.generate(asked, variant, NEW_TOKENS)]
 
 
 def test_generate_samples_from_the_models_own_logits(runner):

@@ -6,18 +6,20 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from nnsteer import fit, ops
 from nnsteer.condition import Condition
 from nnsteer.contrast import Text, of_prompts
-from nnsteer.program import Program, ablate, add
+from nnsteer.op import Custom, KeepNorm
+from nnsteer.program import Program, Step, ablate, add
 from nnsteer.sharing import shared_blocks
 from nnsteer.site import STREAMS, Site, block_outs
 from nnsteer.span import GENERATED, PROMPT, Positions, first_generated
 
 from conftest import HARMFUL, HARMLESS, MIXED
 
-PROMPTS = MIXED[:2]
+PROMPTS = MIXED[:3]
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +58,34 @@ def rows_run(runner):
 
 def test_rows_part_after_the_first_block_at_whose_output_they_differ(runner, directions):
     variants = [at(directions, 0), at(directions, 0, 3.0), at(directions, 1), at(directions, 2), Program()]
-    assert shared(runner, variants) == {0: 2, 1: 6, 2: 8}
-    assert shared(runner, variants[:2]) == {0: 2}
-    assert shared(runner, variants[2:4]) == {0: 2, 1: 2}  # and not the third, which each reaches in its own state
+    assert shared(runner, variants) == {0: 3, 1: 9, 2: 12}
+    assert shared(runner, variants[:2]) == {0: 3}
+    assert shared(runner, variants[2:4]) == {0: 3, 1: 3}  # and not the third, which each reaches in its own state
 
 
 def test_rows_of_one_program_and_one_prompt_never_part(runner, directions):
     layers = range(runner.layout.num_layers)
-    assert shared(runner, [at(directions, 0)] * 3) == dict.fromkeys(layers, 2)
+    assert shared(runner, [at(directions, 0)] * 3) == dict.fromkeys(layers, 3)
     assert shared(runner, [at(directions, 0)]) == {}
 
 
 def test_tokens_after_the_prompt_do_not_part_a_prefill(runner, directions):
     layers = range(runner.layout.num_layers)
     variants = [at(directions, 0, span=GENERATED), at(directions, 0, span=first_generated(3)), Program()]
-    assert shared(runner, variants) == dict.fromkeys(layers, 2)
-    assert shared(runner, variants, response="Sure, here it is") == {0: 2}  # they are in the pass
-    assert shared(runner, [at(directions, 0, span=Positions((5,))), Program()]) == {0: 2}
+    assert shared(runner, variants) == dict.fromkeys(layers, 3)
+    assert shared(runner, variants, response="Sure, here it is") == {0: 3}  # they are in the pass
+    assert shared(runner, [at(directions, 0, span=Positions((5,))), Program()]) == {0: 3}
 
 
 def test_blocks_that_are_read_or_steered_inside_run_on_every_row(runner, directions):
     for stream in STREAMS[:-1]:
-        assert shared(runner, [at(directions, 1, stream=stream), at(directions, 2)]) == {0: 2}
+        assert shared(runner, [at(directions, 1, stream=stream), at(directions, 2)]) == {0: 3}
     when = Condition(directions[Site(1, "attn_out")], 0.0)
-    assert shared(runner, [at(directions, 2).when(when), Program()]) == {0: 2, 2: 2}
+    assert shared(runner, [at(directions, 2).when(when), Program()]) == {0: 3, 2: 3}
 
 
-def test_as_many_rows_as_tokens_are_not_shared(runner, directions):
+def test_as_many_rows_as_tokens_or_heads_are_not_shared(runner, directions):
+    assert shared(runner, [at(directions, 1, k) for k in range(runner.layout.num_heads)], MIXED[:1]) == {}
     tokens = len(runner.chat.prompt_ids(MIXED[0]))
     assert shared(runner, [at(directions, 1, k) for k in range(tokens)], MIXED[:1]) == {}
 
@@ -92,22 +95,70 @@ def test_blocks_run_on_fewer_rows_and_give_what_they_gave(runner, directions):
     prompts, each = [p for p in PROMPTS for _ in variants], variants * len(PROMPTS)
     with rows_run(runner) as seen:
         together = runner.generate(prompts, each, 4)
-    assert [rows[0] for rows in seen.values()][:3] == [2, 2, 4]
-    assert {n for rows in seen.values() for n in rows[1:]} == {8}
+    assert [rows[0] for rows in seen.values()][:3] == [3, 3, 6]
+    assert {n for rows in seen.values() for n in rows[1:]} == {12}
     with rows_run(runner) as seen:
         logits = runner.logits(prompts, each)
-    assert [rows[0] for rows in seen.values()][:3] == [2, 2, 4]
+    assert [rows[0] for rows in seen.values()][:3] == [3, 3, 6]
     for i, variant in enumerate(variants):
         assert [c.ids for c in together[i :: len(variants)]] == [c.ids for c in runner.generate(PROMPTS, variant, 4)]
         for got, want in zip(logits[i :: len(variants)], runner.logits(PROMPTS, variant), strict=True):
             torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
+def test_a_custom_op_may_draw_random_numbers(runner, directions):
+    noise = Custom(lambda h: h + torch.randn_like(h), ())
+    for op in (noise, KeepNorm(noise)):
+        assert shared(runner, [Program((Step(op, Site(1)),))] * 3) == {}
+
+
 def test_inputs_that_are_not_one_for_each_row_are_not_cut():
     hidden, mask, flat = torch.zeros(6, 4, 8), torch.zeros(1, 1, 4, 4), torch.arange(6)
-    inputs = ((hidden,), {"mask": mask, "rotary": (torch.zeros(6, 4, 2), torch.zeros(1, 4, 2)), "flat": flat, "other": None})
-    assert ops.has_rows(inputs, 6)
-    (cut,), rest = ops.with_rows(inputs, torch.tensor([0, 3]), 6)
-    assert cut.shape == (2, 4, 8) and rest["rotary"][0].shape == (2, 4, 2) and rest["rotary"][1].shape == (1, 4, 2)
-    assert rest["mask"] is mask and rest["flat"] is flat
-    assert not ops.has_rows(((hidden,), {"alibi": torch.zeros(12, 1, 4)}), 6)
+    rotary, rows = (torch.zeros(6, 4, 2), torch.zeros(1, 4, 2)), torch.tensor([0, 3])
+    assert ops.has_rows((hidden, mask, rotary, flat, None, True, DynamicCache()), 6)
+    got = ops.with_rows((hidden, mask, rotary, flat), rows, 6)
+    assert got[0].shape == (2, 4, 8) and got[2][0].shape == (2, 4, 2) and got[2][1].shape == (1, 4, 2)
+    assert got[1] is mask and got[3] is flat
+    assert not ops.has_rows((hidden, torch.zeros(12, 1, 4)), 6)  # BLOOM's alibi, a row for each head
+    assert not ops.has_rows((hidden, {}), 6)  # a table of keys that later blocks read
+    assert not ops.has_rows((hidden, object()), 6)
+
+
+class Module:
+    """A module as a trace hands it out, whose output is twice its first input."""
+
+    def __init__(self, *args):
+        self.inputs, self.runs = (args, {}), 0
+
+    @property
+    def input(self):
+        return self.inputs[0][0]
+
+    @input.setter
+    def input(self, value):
+        self.inputs = ((value, *self.inputs[0][1:]), {})
+
+    @property
+    def output(self):
+        return self.made if hasattr(self, "made") else (2 * self.input, self.input[..., 0])
+
+    @output.setter
+    def output(self, value):
+        self.made = value
+
+
+def test_everything_that_a_block_returns_has_every_row_again():
+    h = torch.arange(24.0).reshape(3, 4, 2)[[0, 1, 0]]
+    block = Module(h)
+    ops.run_once(block, torch.tensor([0, 1]), torch.tensor([0, 1, 0]))
+    assert block.input.shape[0] == 2
+    assert torch.equal(block.output[0], 2 * h) and torch.equal(block.output[1], h[..., 0])
+
+
+def test_an_mlp_that_takes_more_than_the_states_runs_on_every_token():
+    h = torch.ones(3, 4, 2)
+    alone, beside = Module(h), Module(h, torch.zeros(3, 4, 5))
+    for module in (alone, beside):
+        ops.run_on_tokens(module, 3, 4)
+    assert alone.input.shape[1] == 1 and alone.output[0][:, :3].any().item() is False
+    assert beside.input.shape[1] == 4
