@@ -93,6 +93,7 @@ def test_as_many_rows_as_tokens_or_heads_are_not_shared(runner, directions):
 def test_blocks_run_on_fewer_rows_and_give_what_they_gave(runner, directions):
     variants = [at(directions, 1), ablate({Site(2): directions[Site(2)]}), at(directions, 2, span=GENERATED), Program()]
     prompts, each = [p for p in PROMPTS for _ in variants], variants * len(PROMPTS)
+    runner = runner.with_batch_size(len(each))
     with rows_run(runner) as seen:
         together = runner.generate(prompts, each, 4)
     assert [rows[0] for rows in seen.values()][:3] == [3, 3, 6]
