@@ -69,7 +69,7 @@ VERBS = {
     ),
     "generate": Verb(
         "nnsteer.commands.generate",
-        "Answer prompts steered and unsteered, side by side; without prompts, chat.",
+        "Answer prompts steered and unsteered, side by side; without prompts, it asks for one after the other.",
         'generate "How do I bake bread?" --programs runs/refusal --variant conditional',
     ),
     "explain": Verb(
@@ -84,7 +84,7 @@ VERBS = {
     ),
     "report": Verb(
         "nnsteer.commands.report",
-        "Rebuild the page of a refusal run or a study from its folder.",
+        "Rebuild the page of a recipe's run or a study from its folder.",
         "report runs/refusal",
     ),
     "compare": Verb(
@@ -119,7 +119,8 @@ What goes in and what comes out:
   SOURCE      Texts: a .jsonl, .json, .csv or .parquet file; nnsteer:NAME, which is bundled (harmful.jsonl, harmless.jsonl,
               refusals.jsonl, compliances.jsonl, ...); or ORG/NAME@REVISION, a dataset of the hub. After it, where needed,
               ,column=NAME (if not `prompt`, or `opener` for openers) and ,split=NAME. Rows whose `split` is fit, tune or test
-              stay there; the others are divided by --seed. Directions are fitted on fit, all is chosen on tune.
+              stay there; the others are divided by --seed, half to fit, a fifth to tune and the rest to test. Directions are
+              fitted on fit, all is chosen on tune.
   DIRECTIONS  What `fit` writes, a .safetensors file: a vector a layer, and where, on which tokens, by which method, from which
               texts and on which model's weights it was fitted. On other weights it is refused.
   conditions  What `tune --out` writes, a .safetensors file: a direction with a threshold, named like the file.
@@ -132,9 +133,10 @@ What goes in and what comes out:
 --quiet there are no progress bars.
 
 Exit status: 0 done; 2 a mistake in what was asked for, said in one line; 130 stopped by Ctrl-C, and the same command goes on
-with a recipe or a study where it was.
+with a recipe or a study where it was; anything else is a failure of the program.
 
-Shell completion: nnsteer --tyro-write-completion bash ~/.local/share/bash-completion/completions/nnsteer (or zsh, tcsh, fish)"""
+Shell completion: nnsteer --tyro-write-completion bash ~/.local/share/bash-completion/completions/nnsteer
+For zsh, tcsh or fish: that word, and a file that your shell reads."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Put a program in a model's weights: a folder that plain transformers loads, steered without nnsteer.
 
     nnsteer bake --directions refusal.safetensors --layers 1 --out steered
-    nnsteer bake --programs runs/refusal --variant unconditional --model Qwen/Qwen1.5-1.8B-Chat --out steered
+    nnsteer bake --directions anger.safetensors --layers 1 2 --strength 0.5 --model my-folder --out angry
 
 Weights treat all tokens alike and decide nothing: a condition, or a span other than all tokens, is refused, with the reason.
 """

@@ -3,7 +3,8 @@
     nnsteer fit --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --method lda --out harm.safetensors
     nnsteer fit --prompts nnsteer:harmless.jsonl --positive nnsteer:refusals.jsonl --negative nnsteer:compliances.jsonl \\
         --read last --out refusal.safetensors
-    nnsteer fit --positive mine.csv,column=angry --negative mine.csv,column=calm --model my-folder --out anger.gguf
+    nnsteer fit --positive mine.csv,column=angry --negative mine.csv,column=calm --model my-folder --out anger.safetensors
+    nnsteer generate "How are you?" --directions anger.safetensors --layers 1 --model my-folder
 
 The sides are prompts, the i-th of each a pair; or, with --prompts, openers of answers to those prompts, drawn by the seed. Rows
 of the fit split are used.

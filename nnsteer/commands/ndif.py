@@ -4,7 +4,8 @@
     nnsteer ndif --model meta-llama/Llama-3.3-70B-Instruct      # whether that one is running, and what a fit costs
     nnsteer ndif --remote http://localhost:5001 --model runs/mine --remote-model lab/mine
 
-Prints what it finds; sends no prompt. See docs/ndif.md.
+The key is the environment variable NDIF_API_KEY, or nnsight's own setting. With it, recipes, study, fit, tune and generate run on
+the server: --remote ndif. Prints what it finds; sends no prompt.
 """
 
 from __future__ import annotations
