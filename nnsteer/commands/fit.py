@@ -4,7 +4,8 @@
     nnsteer fit --prompts nnsteer:harmless.jsonl --positive nnsteer:refusals.jsonl --negative nnsteer:compliances.jsonl \\
         --read last --out refusal.safetensors
     nnsteer fit --positive mine.csv,column=angry --negative mine.csv,column=calm --model my-folder --out anger.safetensors
-    nnsteer generate "How are you?" --directions anger.safetensors --layers 1 --model my-folder
+
+Then `nnsteer generate "How are you?" --directions anger.safetensors --layers 1 --model my-folder`.
 
 The sides are prompts, the i-th of each a pair; or, with --prompts, openers of answers to those prompts, drawn by the seed. Rows
 of the fit split are used.
