@@ -219,7 +219,7 @@ class Runner:
             return plan, None
         shared = self.shared(batch, programs)
         cache = roomy_cache(self.hf, new_tokens, {block["layer"]: block["back"] for block in shared})
-        return (with_shared(plan, shared) if expands(cache) else plan), cache
+        return (with_shared(plan, shared, self.layout) if expands(cache) else plan), cache
 
     def shared(self, batch: Batch, programs: list[Program]) -> list[dict]:
         """The blocks that a prefill runs once for several rows; none where the model's own loss asks for every row's routes."""
@@ -243,7 +243,7 @@ class Runner:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
         plan, ahead = self.prepare(batch, programs)
         if self.remote is None:
-            plan = with_shared(plan, self.shared(batch, programs))
+            plan = with_shared(plan, self.shared(batch, programs), self.layout)
         return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead, last)
 
     def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:

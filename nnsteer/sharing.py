@@ -9,6 +9,7 @@ import torch
 
 from nnsteer.chat import Batch
 from nnsteer.layout import Layout
+from nnsteer.lower import visit
 from nnsteer.op import BoundNorm, Custom, KeepNorm, Op
 from nnsteer.program import Program, Step, places_of
 from nnsteer.site import Site
@@ -16,36 +17,33 @@ from nnsteer.span import Span
 
 
 def shared_blocks(batch: Batch, programs: Sequence[Program], layout: Layout) -> list[dict]:
-    """The blocks, first to last, that a batch's prefill may run on fewer rows: a block's `path`, its `layer`, the `rows` [kind]
-    to run and, for every row of the batch, which of those it is, `back` [row]. Blocks that are read or steered inside are left
-    out, and nothing is shared beside a custom op, which may draw random numbers."""
+    """The blocks, first to last, that a batch's prefill may run on fewer rows: a block's `layer`, the `rows` [kind] to run and,
+    for every row of the batch, which of those it is, `back` [row]. Blocks that are read or steered inside are left out, and
+    nothing is shared beside a custom op, which may draw random numbers."""
     lengths = batch.response_lengths.tolist()
     texts = alike(zip(map(tuple, batch.ids.tolist()), batch.prompt_lengths.tolist(), lengths, strict=True))
-    inside = {place.layer for place in places_of(programs) if place != Site(place.layer)}
     pairs = {(id(program), length): program for program, length in zip(programs, lengths, strict=True)}
+    inside = {place.layer for place in places_of(pairs.values()) if place != Site(place.layer)}
     found: list[dict] = []
     tokens = batch.ids.shape[1]  # a block's tensors would not tell as many rows from tokens, or from heads
     if len(texts) in (tokens, layout.num_heads) or any(draws(step.op) for program in pairs.values() for step in program.steps):
         return found
     for layer in range(layout.num_layers):
-        before = {pair: steps_before(layer, program, pair[1]) for pair, program in pairs.items()}
+        steps = alike(steps_before(layer, program, length) for (_, length), program in pairs.items())
+        before = dict(zip(pairs, steps, strict=True))
         back = alike((t, before[id(p), n]) for t, p, n in zip(texts, programs, lengths, strict=True))
         rows = [back.index(kind) for kind in range(max(back) + 1)]
         if len(rows) == len(back):
             break  # rows that have parted stay apart
         if layer not in inside and len(rows) != tokens:
-            shared = {"rows": torch.tensor(rows), "back": torch.tensor(back)}
-            found.append({"path": layout.path(Site(layer)), "layer": layer} | shared)
+            found.append({"layer": layer, "rows": torch.tensor(rows), "back": torch.tensor(back)})
     return found
 
 
-def with_shared(plan: dict, shared: Sequence[dict]) -> dict:
+def with_shared(plan: dict, shared: Sequence[dict], layout: Layout) -> dict:
     """The plan with a visit of each shared block, before any other of its output."""
-    empty = {"input": False, "conditions": [], "edits": [], "decodes": False}
-    blocks = [
-        empty | {"path": s["path"], "site": str(Site(s["layer"])), "order": Site(s["layer"]).order, "shared": s} for s in shared
-    ]
-    return plan | {"visits": sorted([*blocks, *plan["visits"]], key=lambda visit: visit["order"])}
+    blocks = [visit({}, Site(block["layer"]), layout) | {"shared": block, "decodes": False} for block in shared]
+    return plan | {"visits": sorted([*blocks, *plan["visits"]], key=lambda v: v["order"])}
 
 
 def steps_before(layer: int, program: Program, response_length: int) -> tuple[Step, ...]:

@@ -40,9 +40,11 @@ def test_tokens_are_written_in_place_until_the_room_is_full():
 
 
 def test_generation_past_the_room_is_the_same(runner, monkeypatch):
-    wanted = runner.generate(MIXED, max_new_tokens=7)
+    wanted, moves, grown = runner.generate(MIXED, max_new_tokens=7), [], caches.grown
     monkeypatch.setattr(caches, "ROOM", 2)
+    monkeypatch.setattr(caches, "grown", lambda *given: moves.append(given) or grown(*given))
     assert runner.generate(MIXED, max_new_tokens=7) == wanted
+    assert len(moves) > 2 * runner.layout.num_layers  # the keys and values of every layer, more than once
 
 
 def test_layers_that_keep_less_stay_as_transformers_makes_them(runner, monkeypatch):

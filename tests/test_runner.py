@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 
 import pytest
@@ -139,33 +138,6 @@ def test_windows_of_texts_keep_every_texts_place(runner, monkeypatch):
     assert apart.positive[Site(2)].std(0).min() > 1e-2  # the texts differ
     assert sum(done) == len(texts) + 1
     assert sizes[:3] == [WINDOW, WINDOW, 3]  # no more texts are held as tokens at a time
-
-
-def test_the_last_mlp_runs_on_the_tokens_that_are_read(runner):
-    mlp, widths = runner.hf.get_submodule(runner.layout.path(Site(3, "mlp_out"))), []
-    hook = next(mlp.children()).register_forward_hook(lambda _module, args, _output: widths.append(args[0].shape[1]))
-    contrast = of_prompts(MIXED[:1], MIXED[:1])
-    for sites in ([Site(3)], [Site(3, "mlp_out")], [Site(3, "mlp_out"), Site(3)], [Site(3, "attn_out")], [Site(2)]):
-        runner.record(contrast, sites, LAST_PROMPT)
-    hook.remove()
-    assert widths == [1, 1, 1, 1, *[len(runner.chat.prompt_ids(MIXED[0]))] * 2]
-
-
-def test_a_pass_that_stops_leaves_no_states_behind(runner, directions):
-    free, contrast = Condition(directions[Site(1)], 0.0), of_prompts(HARMFUL, HARMLESS)
-
-    def states():
-        return sum(isinstance(o, torch.Tensor) and o.dim() == 3 for o in gc.get_objects())
-
-    gc.collect()
-    gc.disable()
-    try:
-        before = states()
-        runner.record(contrast, [Site(0)])
-        runner.scores(MIXED, [free])
-        assert states() == before
-    finally:
-        gc.enable()
 
 
 def test_the_last_block_is_read_before_the_final_norm(runner):
