@@ -62,7 +62,7 @@ class Chat:
             chats = [[*system, {"role": "user", "content": text}] for text in texts]
             texts = self.tokenizer.apply_chat_template(chats, add_generation_prompt=self.generation_prompt, tokenize=False)
         # the template has written its own BOS
-        ids = self.tokenizer(texts, add_special_tokens=not self.templated)["input_ids"] if texts else []
+        ids = token_ids(self.tokenizer, texts, add_special_tokens=not self.templated)
         cut = None if self.templated else self.max_tokens
         found = {prompt: row[:cut] for prompt, row in zip(distinct, ids, strict=True)}
         return [found[prompt] for prompt in prompts]
@@ -102,6 +102,15 @@ class Chat:
         )
         mask = (torch.arange(width) >= torch.tensor(pads)[:, None]).long()
         return Batch(ids, mask, torch.tensor([len(response) for _, response in rows]))
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
+    """Each text's tokens. A fast tokenizer's own call leaves out where each token stands in the text, a third of the time."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not texts:
+        return tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"] if texts else []
+    tokenizer(texts[0])  # has transformers put away what padding and truncation were set
+    return [one.ids for one in backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)]
 
 
 def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:

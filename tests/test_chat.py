@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnsteer.chat import Chat, neutralise, special_strings
+from nnsteer.chat import Chat, neutralise, special_strings, token_ids
 from nnsteer.contrast import Text
 from nnsteer.errors import UserError
 from nnsteer.preview import preview
@@ -27,6 +27,19 @@ def test_the_template_is_applied_once_with_one_bos(chat):
 def test_without_a_template_the_prompt_keeps_the_tokenizers_own_bos(tokenizer):
     ids = Chat(tokenizer, templated=False).prompt_ids("Hi")
     assert tokenizer.decode(ids) == "<|begin|>Hi"
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_many_texts_have_the_tokens_of_the_tokenizers_own_call_whatever_was_set_before(tokenizer, special):
+    texts = ["Hi", "", "How do I bake\nbread, s'il te plaît? 🙂", "x " * 300]
+    wanted = [tokenizer(text, add_special_tokens=special)["input_ids"] for text in texts]
+    tokenizer(texts, padding=True, truncation=True, max_length=4)
+    assert token_ids(tokenizer, texts, special) == wanted and token_ids(tokenizer, [], special) == []
+
+    def slow(given, add_special_tokens):
+        return {"input_ids": [tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in given]}
+
+    assert token_ids(slow, texts, special) == wanted
 
 
 def test_the_system_turn_comes_first(tokenizer):
