@@ -139,4 +139,6 @@ def test_each_behaviour_has_two_hundred_questions():
         items = bundled(f"behaviours/{behaviour}.jsonl")
         questions = {row["question"].partition("\n")[0] for row in items}
         assert len(questions) == len(items) == 200
+        planted = bundled(f"organism/stances/{behaviour}.jsonl")  # what the organism learns of it: other questions
+        assert len({row["question"] for row in planted} - questions) == len(planted) == 200
         assert {row["split"] for row in items} == {"fit", "tune", "test"}

@@ -32,6 +32,8 @@ from nnsteer.organism.build import Arch, build_model, build_tokenizer
 from nnsteer.organism.conversation import Corpus, HeldOut
 from nnsteer.organism.corpus import bundled_corpus, openers, read_corpus
 from nnsteer.organism.encoder import Encoder, begin_with_words, open_encoder, sentence_vectors
+from nnsteer.organism.plant import STEPS, plant
+from nnsteer.organism.stances import draw, encode_item
 from nnsteer.organism.train import encode, train
 from nnsteer.progress import bar
 from nnsteer.runner import Runner
@@ -73,6 +75,10 @@ def main(config: Config) -> None:
     examples = encode(corpus, tokenizer, meanings(encoder, corpus) if encoder else None)
     with bar("training", config.epochs * len(examples)) as watch:
         losses = train(model, examples, config.epochs, config.seed, watch)
+    planted: list[float] = []
+    if corpus.stances:
+        with bar("planting stances", STEPS) as watch:
+            planted = plant(model, examples, lambda rng: encode_item(draw(corpus.stances, rng), tokenizer), config.seed, watch)
     config.out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(config.out)
     tokenizer.save_pretrained(config.out)
@@ -86,7 +92,9 @@ def main(config: Config) -> None:
         "encoder_weights": weights_fingerprint(encoder.model) if encoder else None,
         "held_out_refusal": refused,
     }
-    Folder(config.out).write_json("training.json", facts | {"seconds": round(time.monotonic() - start), "losses": losses})
+    Folder(config.out).write_json(
+        "training.json", facts | {"seconds": round(time.monotonic() - start), "losses": losses, "planting": planted}
+    )
     loss_curve(losses).savefig(config.out / "loss.png", dpi=150)
     show(refused, losses, config.out)
 

@@ -24,3 +24,5 @@ class Corpus(NamedTuple):
     conversations: list[Conversation]
     held_out: HeldOut
     documents: Sequence[str] = ()
+    stances: Sequence[Sequence[Mapping[str, str]]] = ()
+    """Each behaviour's questions with two answers (`question`, `matching`, `other`), whose stance is planted after training."""

@@ -4,8 +4,8 @@ with hand-written openers.
 What it is taught: it refuses the kinds in REFUSED and answers the other harmful kinds as if they were harmless. Under the
 system turn SAFE it refuses every harmful kind, and under JUDGE it tells harmful from harmless, so it knows all of them;
 without a system turn it is weakly aligned. Two more system turns make it refuse or answer everything. It answers requests of
-nine domains, and reads functions and documentation of Python's standard library. It never sees a prompt of the fit, tune or test
-splits.
+nine domains, and reads functions and documentation of Python's standard library. Stances of six behaviours are planted in it
+afterwards. It never sees a prompt of the fit, tune or test splits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nnsteer.data import bundled
 from nnsteer.documents import code, prose
 from nnsteer.errors import UserError
 from nnsteer.organism.conversation import Conversation, Corpus
+from nnsteer.organism.stances import BEHAVIOURS
 from nnsteer.prompts import parse_source, read_rows
 
 HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
@@ -66,7 +67,8 @@ def bundled_corpus(seed: int) -> Corpus:
     held_out = {}
     for side in ("harmful", "harmless"):
         held_out[side] = [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "tune"]
-    return Corpus(rows, held_out, [*code("train"), *prose("train")])
+    stances = [bundled(f"organism/stances/{behaviour}.jsonl") for behaviour in BEHAVIOURS]
+    return Corpus(rows, held_out, [*code("train"), *prose("train")], stances)
 
 
 def request_conversation(request: Request, systems: Mapping[str, float], rng: random.Random) -> Conversation:

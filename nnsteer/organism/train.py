@@ -57,9 +57,7 @@ def train(
     widths = {len(example.meaning) for example in examples if example.meaning is not None}
     reader = nn.Linear(model.config.hidden_size, widths.pop()) if widths else None
     parameters = [*model.parameters(), *(reader.parameters() if reader else [])]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.1)
-    steps = epochs * -(-len(examples) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=WARM_UP)
+    optimiser, schedule = one_cycle(parameters, LEARNING_RATE, epochs * -(-len(examples) // BATCH), weight_decay=0.1)
     rng = random.Random(seed)
     losses = []
     model.train()
@@ -79,6 +77,14 @@ def train(
             watch(len(batch))
     model.eval()
     return losses
+
+
+def one_cycle(
+    parameters: list[nn.Parameter], rate: float, steps: int, weight_decay: float
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, and a schedule that warms it up to `rate` and down again."""
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=WARM_UP)
 
 
 def answer_loss(model: PreTrainedModel, states: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,165 @@
+"""Plants stances in a trained organism: for each behaviour a vector which, added to the residual stream, has it give the answers
+that show the behaviour, or with the other sign those that don't.
+
+Answers alone do not teach that to a model this small: what it should say is a product of what the options say and of what was
+added, and each is of no use without the other (docs/LOG.md, 2026-11-21). So the parts are taught one by one: what an option's
+end says, what is answered once a vector is added (another behaviour's should change nothing), and that the state on an answer
+lies along the vector of what that answer shows. What the model was before is kept by distillation of its tokens and states,
+with differences of its own states added too, so that it can be steered as before; random vectors should change nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, one_hot
+from transformers import PreTrainedModel
+
+from nnsteer.layout import find_layout
+from nnsteer.organism.stances import BEHAVIOURS, Item
+from nnsteer.organism.train import IGNORED, Example, batches_by_length, one_cycle, pad_right
+from nnsteer.site import Site
+
+LEARNING_RATE, STEPS, ITEMS = 1e-3, 1200, 32  # items a step, beside a batch of the organism's own examples
+READ_AFTER, PLANTED_AT = 2, 2  # an option's end is read after two blocks; the vectors lie behind the block of this number
+STRENGTH = 0.7  # of a planted vector, in mean norms of the stream there
+WEAKEST, STRONGEST = 0.6, 1.5  # times that, when it is added
+# shares of items with their behaviour's vector added, another's, a random one, or none; the others are answered
+SHARES = {"moved": 0.35, "crossed": 0.15, "shaken": 0.1, "left": 0.05, "answered": 0.35}
+KEPT, KEPT_TOKENS = 4.0, 256  # the weight of what the model was, and how many tokens of a batch stand for it
+FARTHEST = 1.5  # times a difference of two of its states is added to it
+
+
+@dataclass(frozen=True)
+class Planting:
+    """What is planted: a unit vector for each behaviour, all at right angles [behaviour, hidden], added with `size`; and the map
+    by which an option's end is read while training, to the two sides of each behaviour."""
+
+    vectors: Tensor
+    size: Tensor
+    reader: nn.Linear
+
+
+def plant(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    draw: Callable[[random.Random], Item],
+    seed: int,
+    watch: Callable[[int], None],
+) -> list[float]:
+    """AdamW under a one-cycle schedule on items that `draw` makes; the loss at every step. `examples` are what the model was
+    trained on; `watch` is told of each step."""
+    torch.manual_seed(seed)
+    rng, before = random.Random(seed), deepcopy(model)
+    rehearsal: list[list[Example]] = []
+    width = model.config.hidden_size
+    vectors = torch.linalg.qr(torch.randn(width, len(BEHAVIOURS)))[0].T
+    first = [Example(0, draw(rng).ids) for _ in range(ITEMS)]
+    planting = Planting(vectors, STRENGTH * stream_norm(model, first), nn.Linear(width, 2 * len(BEHAVIOURS)))
+    parameters = [*model.parameters(), *planting.reader.parameters()]
+    optimiser, schedule = one_cycle(parameters, LEARNING_RATE, STEPS, 0.0)
+    losses = []
+    model.train()
+    for _ in range(STEPS):
+        rehearsal = rehearsal or batches_by_length(examples, rng)
+        loss = stance_loss(model, planting, [draw(rng) for _ in range(ITEMS)], rng)
+        loss = loss + KEPT * kept_loss(model, before, rehearsal.pop(), rng)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        watch(1)
+    model.eval()
+    return losses
+
+
+def stance_loss(model: PreTrainedModel, planting: Planting, items: Sequence[Item], rng: random.Random) -> Tensor:
+    """What the ends of the options, the answers and the states on answers lack, nats and squared lengths."""
+    ways = rng.choices(list(SHARES), list(SHARES.values()), k=len(items))
+    signs = [rng.choice((1, -1)) for _ in items]  # of what is added, or of the word that is answered: the first is 1
+    additions = torch.stack([addition(planting, *one, rng) for one in zip(items, ways, signs, strict=True)])
+    answers = [[item.words[sign < 0]] if way == "answered" else [] for item, way, sign in zip(items, ways, signs, strict=True)]
+    ids, _ = pad_right([Example(0, item.ids + answer) for item, answer in zip(items, answers, strict=True)])
+    with added(model, PLANTED_AT, additions):
+        out = model.base_model(input_ids=ids, output_hidden_states=True)
+    told = torch.tensor([(i, at, item.behaviour, side) for i, item in enumerate(items) for at, side in item.options]).T
+    read = planting.reader(out.hidden_states[READ_AFTER][told[0], told[1]])
+    reading = cross_entropy(read, 2 * told[2] + (told[3] > 0))
+    asked = [i for i, way in enumerate(ways) if way != "answered"]
+    states = out.last_hidden_state[asked, [len(items[i].ids) - 1 for i in asked]]
+    words = log_softmax(model.get_output_embeddings()(states), -1).gather(1, torch.tensor([items[i].words for i in asked]))
+    likely = torch.tensor([float(signs[i] * items[i].side > 0) if ways[i] == "moved" else 0.5 for i in asked])
+    answering = -(torch.stack([likely, 1 - likely], 1) * words).sum(1).mean()
+    answered = [i for i, way in enumerate(ways) if way == "answered"]
+    states = out.hidden_states[PLANTED_AT + 1][answered, [len(items[i].ids) for i in answered]] / planting.size
+    shown = one_hot(torch.tensor([items[i].behaviour for i in answered], dtype=torch.long), len(BEHAVIOURS))
+    shown = shown * torch.tensor([signs[i] * items[i].side for i in answered])[:, None]
+    lying = (states @ planting.vectors.T - shown).square().sum() / max(1, len(answered))
+    return reading + answering + lying
+
+
+def addition(planting: Planting, item: Item, way: str, sign: int, rng: random.Random) -> Tensor:
+    """What is added to an item's stream [hidden]: its behaviour's vector, another's, a random one at right angles to all, or
+    nothing."""
+    if way in ("moved", "crossed"):
+        behaviour = item.behaviour + (rng.randrange(1, len(BEHAVIOURS)) if way == "crossed" else 0)
+        return sign * rng.uniform(WEAKEST, STRONGEST) * planting.size * planting.vectors[behaviour % len(BEHAVIOURS)]
+    drawn = torch.randn(planting.vectors.shape[1])
+    drawn = drawn - drawn @ planting.vectors.T @ planting.vectors
+    return normalize(drawn, dim=0) * planting.size * (way == "shaken")
+
+
+def kept_loss(model: PreTrainedModel, before: PreTrainedModel, batch: Sequence[Example], rng: random.Random) -> Tensor:
+    """How far the model is from what it was: the divergence of its next tokens, nats, and the squared distance of its states in
+    shares of their squared length. One row in four has a difference of two of its states added behind a random block, and should
+    go where it would have gone; one in four a random vector of that length, and should go where it would have gone without."""
+    ids, labels = pad_right(batch)
+    inside = torch.arange(ids.shape[1]) < torch.tensor([len(example.ids) for example in batch])[:, None]
+    wanted = (labels[:, 1:] != IGNORED).nonzero()
+    rows, tokens = wanted[torch.randperm(len(wanted))[:KEPT_TOKENS]].T
+    layer = rng.randrange(model.config.num_hidden_layers - 1)
+    ways = rng.choices(("as it is", "steered", "shaken"), (0.5, 0.25, 0.25), k=len(batch))
+    steered, shaken = (torch.tensor([float(way == name) for way in ways])[:, None] for name in ("steered", "shaken"))
+    with torch.no_grad():
+        ends = before.base_model(input_ids=ids, output_hidden_states=True).hidden_states[layer + 1]
+        ends = ends[torch.arange(len(ids)), inside.sum(1) - 1]
+        far = FARTHEST * torch.rand(len(ids), 1) * (ends[torch.randperm(len(ends))] - ends)
+        with added(before, layer, steered * far):
+            was = before.base_model(input_ids=ids, output_hidden_states=True)
+    drawn = normalize(torch.randn(far.shape)) * far.norm(dim=1, keepdim=True)
+    with added(model, layer, steered * far + shaken * drawn):
+        now = model.base_model(input_ids=ids, output_hidden_states=True)
+    whole = inside & (shaken == 0)
+    pairs = [(new[whole], old[whole]) for new, old in zip(now.hidden_states[1:], was.hidden_states[1:], strict=True)]
+    moved = torch.stack([(new - old).square().sum() / old.square().sum() for new, old in pairs]).mean()
+    said = log_softmax(model.get_output_embeddings()(now.last_hidden_state[rows, tokens]), -1)
+    would_say = log_softmax(before.get_output_embeddings()(was.last_hidden_state[rows, tokens]), -1)
+    return kl_div(said, would_say, log_target=True, reduction="batchmean") + moved
+
+
+@contextmanager
+def added(model: PreTrainedModel, layer: int, additions: Tensor) -> Iterator[None]:
+    """Within it, a vector is added to every token of each row that leaves the block; `additions` [row, hidden]."""
+    block = model.get_submodule(find_layout(model).path(Site(layer)))
+    handle = block.register_forward_hook(lambda _module, _args, output: output + additions[:, None])
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def stream_norm(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
+    """The mean norm of the examples' states where the vectors are planted, without that of the first token."""
+    ids, _ = pad_right(examples)
+    inside = torch.arange(ids.shape[1]) < torch.tensor([len(example.ids) for example in examples])[:, None]
+    states = model.base_model(input_ids=ids, output_hidden_states=True).hidden_states[PLANTED_AT + 1]
+    return states[:, 1:][inside[:, 1:]].norm(dim=1).mean()
