@@ -100,7 +100,7 @@ def test_planting_teaches_every_part(tokenizer, planting):
     items = [encode_item(draw(bundled_corpus(0).stances, rng), tokenizer) for _ in range(4)]
     optimiser = torch.optim.AdamW([*model.parameters(), *planting.reader.parameters()], lr=2e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         loss = stance_loss(model, planting, items * 2, rng)
         loss.backward()
         optimiser.step()
