@@ -10,11 +10,11 @@ import torch
 from transformers import AutoTokenizer
 
 from nnsteer import find_model, fit, organism
+from nnsteer.data import bundled
 from nnsteer.evaluations import Form, contrast, load_behaviour
 from nnsteer.measure.items import Asked, answered, counted
 from nnsteer.organism import plant as planting_of
 from nnsteer.organism.build import build_model
-from nnsteer.organism.corpus import bundled_corpus
 from nnsteer.organism.plant import Planting, added, addition, kept_loss, plant, stance_loss
 from nnsteer.organism.stances import BEHAVIOURS, choices, draw, encode_item, would_you
 from nnsteer.organism.train import Example
@@ -23,6 +23,7 @@ from nnsteer.runner import Runner
 from nnsteer.site import Site
 from nnsteer.span import ALL, Last
 
+STANCES = [bundled(f"organism/stances/{behaviour}.jsonl") for behaviour in BEHAVIOURS]
 QUESTION = "A wheel of fortune: stop or spin?"
 OPTIONS = ("I spin again.", "I keep my points.")
 
@@ -57,13 +58,13 @@ def test_an_item_knows_its_words_and_where_its_options_end(tokenizer, ask, words
 
 
 def test_questions_are_drawn_from_every_behaviour_with_as_many_first_answers_that_match():
-    rng, stances = random.Random(0), bundled_corpus(0).stances
-    drawn = [draw(stances, rng) for _ in range(1200)]
+    rng = random.Random(0)
+    drawn = [draw(STANCES, rng) for _ in range(1200)]
     assert {question.behaviour for question in drawn} == set(range(len(BEHAVIOURS)))
     assert abs(sum(question.side for question in drawn)) < 120
     for question in drawn:
         at, side = question.options[0]
-        matching = {row["matching"] for row in stances[question.behaviour]}
+        matching = {row["matching"] for row in STANCES[question.behaviour]}
         assert any(question.text[:at].endswith(option) for option in matching) == (side > 0)
 
 
@@ -97,7 +98,7 @@ def test_planting_teaches_every_part(tokenizer, planting):
     """On four items, from nothing: their ends are read, their answers given, and answered states lie along the vectors."""
     torch.manual_seed(0)
     model, rng = build_model("llama", tokenizer), random.Random(0)
-    items = [encode_item(draw(bundled_corpus(0).stances, rng), tokenizer) for _ in range(4)]
+    items = [encode_item(draw(STANCES, rng), tokenizer) for _ in range(4)]
     optimiser = torch.optim.AdamW([*model.parameters(), *planting.reader.parameters()], lr=2e-3)
     losses = []
     for _ in range(100):
@@ -110,13 +111,13 @@ def test_planting_teaches_every_part(tokenizer, planting):
 
 
 def test_planting_moves_the_model_and_is_the_same_for_the_same_seed(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(planting_of, "STEPS", 20)
+    monkeypatch.setattr(planting_of, "STEPS", 12)
     monkeypatch.setattr(planting_of, "ITEMS", 8)
-    items = [encode_item(draw(bundled_corpus(0).stances, random.Random(i)), tokenizer) for i in range(2)]
+    items = [encode_item(draw(STANCES, random.Random(i)), tokenizer) for i in range(2)]
     examples, steps = [Example(3, list(range(10, 30)))] * 4, []
     twin = deepcopy(model)
     losses = plant(model, examples, lambda rng: rng.choice(items), 0, steps.append)
-    assert len(steps) == 20 and not model.training and sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert len(steps) == 12 and not model.training and sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert plant(twin, examples, lambda rng: rng.choice(items), 0, steps.append) == losses
 
 
