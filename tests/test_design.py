@@ -22,7 +22,8 @@ ORDER = [  # an import may only point to an earlier line
     ("formats", "exchange", "traces", "preview", "attach", "cache", "sharing"),
     ("runner", "requests", "domains", "evaluations", "bake"),
     ("explain", "fitting"),
-    ("organism.corpus", "organism.build", "organism.encoder", "organism.train", "organism.plant", "measure"), ("stages", "report"), ("study",),
+    ("organism.corpus", "organism.build", "organism.encoder", "organism.train", "organism.plant", "measure"),
+    ("stages", "report"), ("study",),
     ("recipes", "organism.__main__"), ("commands",), ("__main__",),
 ]  # fmt: skip
 
