@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import nnsight
 import torch
 from nnsight import TransformersModel, save
+from nnsight.intervention.backends import local as simulation
 from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -76,6 +77,8 @@ def server(envoy: Envoy, remote: Remote, step: str, *inputs: Any) -> Any:
     if remote is None:
         return None
     if isinstance(remote, str):
+        # nnsight hides installed modules while it unpacks a block; the thread that draws a progress bar imports rich's then
+        simulation._SERVER_MODULES.add("rich")
         return envoy._remote_backend("local", True, None, False)
     return Client(remote, step, digest(step, remote.model_key, *inputs), envoy._remoteable_get_env())
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
 
-from nnsteer import fit
+from nnsteer import fit, traces
 from nnsteer.chat import Chat
 from nnsteer.condition import Condition
 from nnsteer.contrast import ContrastSet, Text, of_prompts
@@ -278,3 +279,18 @@ def test_simulated_execution_equals_local_execution(runner, programs):
         assert [c.text for c in there] == [c.text for c in here], name
     here, there = (r.record(of_prompts(HARMFUL, HARMLESS), [Site(1)]).positive[Site(1)] for r in (runner, simulated))
     assert torch.equal(here, there)
+
+
+def test_a_thread_that_draws_a_bar_finds_its_modules_during_simulated_execution(runner, monkeypatch):
+    """nnsight's simulation takes installed modules away while it unpacks a block."""
+    backend, drawn = traces.simulation.LocalSimulationBackend, []
+    restore = backend._restore
+
+    def draw_and_restore(*args):
+        drawn.append(import_module("rich.markup"))
+        restore(*args)
+
+    before = import_module("rich.markup")
+    monkeypatch.setattr(backend, "_restore", draw_and_restore)
+    runner.simulated().logits(MIXED)
+    assert drawn == [before]
