@@ -15,7 +15,7 @@ from nnsteer.evaluations import Form, contrast, load_behaviour
 from nnsteer.measure.items import Asked, answered, counted
 from nnsteer.organism import plant as planting_of
 from nnsteer.organism.build import build_model
-from nnsteer.organism.plant import Planting, added, addition, kept_loss, plant, stance_loss
+from nnsteer.organism.plant import Planting, Posed, added, addition, kept_loss, plant, stance_loss
 from nnsteer.organism.stances import BEHAVIOURS, choices, draw, encode_item, would_you
 from nnsteer.organism.train import Example
 from nnsteer.program import add
@@ -79,11 +79,11 @@ def test_what_is_added_reaches_every_token_of_its_row_and_is_gone_afterwards(mod
 
 def test_a_random_vector_is_as_long_as_a_planted_one_and_at_right_angles_to_all(tokenizer, planting):
     item, rng = encode_item(choices(2, QUESTION, OPTIONS, 1), tokenizer), random.Random(0)
-    shaken = addition(planting, item, "shaken", 1, rng)
+    shaken = addition(planting, Posed(item, "shaken", 1), rng)
     assert shaken.norm() == pytest.approx(3.0, rel=1e-4) and (planting.vectors @ shaken).abs().max() < 1e-4
-    moved = planting.vectors @ addition(planting, item, "moved", -1, rng)
+    moved = planting.vectors @ addition(planting, Posed(item, "moved", -1), rng)
     assert moved[2] < -1.7 and moved[[0, 1, 3, 4, 5]].abs().max() < 1e-4
-    assert not addition(planting, item, "left", 1, rng).any()
+    assert not addition(planting, Posed(item, "left", 1), rng).any()
 
 
 def test_a_model_has_moved_from_itself_by_nothing_but_what_random_vectors_do(model):

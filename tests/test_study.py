@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def test_a_second_process_is_kept_out(runner, directions, folder):
 
 
 KILLED = """
-import sys
+import os, sys
 sys.path.insert(0, {tests!r})
 from conftest import *
 from test_study import study
@@ -194,37 +195,50 @@ torch.set_num_threads(1)
 tokenizer = build_tokenizer([*HARMFUL, *HARMLESS, *MIXED] * 3, 400)
 runner = Runner.wrap(tiny("llama", tokenizer), Chat(tokenizer), "tiny-llama", batch_size=4)
 directions = fit.mean_difference(runner.record(of_prompts(HARMFUL, HARMLESS), block_outs(range(4))))
-print("ready", flush=True)
-run(study(directions), runner, open_folder(Path(sys.argv[1]), {{}}, {{}}))
+for folder in sys.stdin:
+    child = os.fork()
+    if not child:
+        run(study(directions), runner, open_folder(Path(folder.strip()), {{}}, {{}}))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments_loses_repeats_and_tears_nothing(tmp_path):
+    """The processes that are killed are forks of one that has the model."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+    command, pipe = [sys.executable, str(script)], subprocess.PIPE
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment) as parent:
 
-    def start(out):
-        command = [sys.executable, str(script), str(out)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        def start(name):
+            parent.stdin.write(f"{tmp_path / name}\n")
+            parent.stdin.flush()
+            return int(parent.stdout.readline())
 
-    with start(tmp_path / "calm") as calm:
-        assert calm.stdout.readline() == "ready\n"
+        def ended():
+            return int(parent.stdout.readline())
+
+        start("calm")
         began = time.monotonic()
-        assert calm.wait() == 0
+        assert ended() == 0
         seconds = time.monotonic() - began
-    rng, kills = random.Random(0), 0
-    while kills < 30:
-        with start(tmp_path / "killed") as process:
-            assert process.stdout.readline() == "ready\n"
+        rng, kills = random.Random(0), 0
+        while kills < 30:
+            child = start("killed")
             time.sleep(rng.uniform(0, seconds / 12))
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-            else:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            killed = ended() == -signal.SIGKILL
+            kills += killed
+            if not killed:
                 (tmp_path / "killed" / "rows.jsonl").unlink()  # it was finished: measure it all again
-    with start(tmp_path / "killed") as last:
-        assert last.wait() == 0
+        start("killed")
+        assert ended() == 0
+        parent.stdin.close()
     a, b = (open_folder(tmp_path / name, {}, {}) for name in ("calm", "killed"))
     for name in ("completions.jsonl", "rows.jsonl"):
         assert as_set(a, name) == as_set(b, name)

@@ -81,40 +81,70 @@ def plant(
     return losses
 
 
+@dataclass(frozen=True)
+class Posed:
+    """An item, the way it is posed (`SHARES`), and the sign of what is added, or of the word that is answered: the first is 1."""
+
+    item: Item
+    way: str
+    sign: int
+
+    @property
+    def ids(self) -> list[int]:
+        """The item's tokens, with that of its answer if it has one."""
+        return [*self.item.ids, self.item.words[self.sign < 0]] if self.way == "answered" else self.item.ids
+
+
 def stance_loss(model: PreTrainedModel, planting: Planting, items: Sequence[Item], rng: random.Random) -> Tensor:
     """What the ends of the options, the answers and the states on answers lack, nats and squared lengths."""
     ways = rng.choices(list(SHARES), list(SHARES.values()), k=len(items))
-    signs = [rng.choice((1, -1)) for _ in items]  # of what is added, or of the word that is answered: the first is 1
-    additions = torch.stack([addition(planting, *one, rng) for one in zip(items, ways, signs, strict=True)])
-    answers = [[item.words[sign < 0]] if way == "answered" else [] for item, way, sign in zip(items, ways, signs, strict=True)]
-    ids, _ = pad_right([Example(0, item.ids + answer) for item, answer in zip(items, answers, strict=True)])
+    posed = [Posed(item, way, rng.choice((1, -1))) for item, way in zip(items, ways, strict=True)]
+    additions = torch.stack([addition(planting, one, rng) for one in posed])
+    ids, _ = pad_right([Example(0, one.ids) for one in posed])
     with added(model, PLANTED_AT, additions):
         out = model.base_model(input_ids=ids, output_hidden_states=True)
-    told = torch.tensor([(i, at, item.behaviour, side) for i, item in enumerate(items) for at, side in item.options]).T
-    read = planting.reader(out.hidden_states[READ_AFTER][told[0], told[1]])
-    reading = cross_entropy(read, 2 * told[2] + (told[3] > 0))
-    asked = [i for i, way in enumerate(ways) if way != "answered"]
-    states = out.last_hidden_state[asked, [len(items[i].ids) - 1 for i in asked]]
-    words = log_softmax(model.get_output_embeddings()(states), -1).gather(1, torch.tensor([items[i].words for i in asked]))
-    likely = torch.tensor([float(signs[i] * items[i].side > 0) if ways[i] == "moved" else 0.5 for i in asked])
-    answering = -(torch.stack([likely, 1 - likely], 1) * words).sum(1).mean()
-    answered = [i for i, way in enumerate(ways) if way == "answered"]
-    states = out.hidden_states[PLANTED_AT + 1][answered, [len(items[i].ids) for i in answered]] / planting.size
-    shown = one_hot(torch.tensor([items[i].behaviour for i in answered], dtype=torch.long), len(BEHAVIOURS))
-    shown = shown * torch.tensor([signs[i] * items[i].side for i in answered])[:, None]
-    lying = (states @ planting.vectors.T - shown).square().sum() / max(1, len(answered))
-    return reading + answering + lying
+    asked, answered = ([i for i, one in enumerate(posed) if (one.way == "answered") is given] for given in (False, True))
+    last = [len(one.ids) - 1 for one in posed]
+    words = model.get_output_embeddings()(out.last_hidden_state[asked, [last[i] for i in asked]])
+    shown = out.hidden_states[PLANTED_AT + 1][answered, [last[i] for i in answered]]
+    return (
+        reading_loss(planting, items, out.hidden_states[READ_AFTER])
+        + answering_loss([posed[i] for i in asked], words)
+        + showing_loss(planting, [posed[i] for i in answered], shown)
+    )
 
 
-def addition(planting: Planting, item: Item, way: str, sign: int, rng: random.Random) -> Tensor:
+def reading_loss(planting: Planting, items: Sequence[Item], states: Tensor) -> Tensor:
+    """Cross entropy of the behaviour and side that are read off the options' ends; `states` [item, token, hidden]."""
+    rows, tokens, behaviours, sides = torch.tensor(
+        [(i, at, item.behaviour, side) for i, item in enumerate(items) for at, side in item.options]
+    ).T
+    return cross_entropy(planting.reader(states[rows, tokens]), 2 * behaviours + (sides > 0))
+
+
+def answering_loss(asked: Sequence[Posed], logits: Tensor) -> Tensor:
+    """Cross entropy of the two words of each item [item, vocab]: the one that its own vector asks for, both alike without it."""
+    words = log_softmax(logits, -1).gather(1, torch.tensor([one.item.words for one in asked]))
+    first = torch.tensor([float(one.sign * one.item.side > 0) if one.way == "moved" else 0.5 for one in asked])
+    return -(torch.stack([first, 1 - first], 1) * words).sum(1).mean()
+
+
+def showing_loss(planting: Planting, answered: Sequence[Posed], states: Tensor) -> Tensor:
+    """The squared distance of the states on answers [item, hidden], within the planted vectors, from what each answer shows."""
+    shown = one_hot(torch.tensor([one.item.behaviour for one in answered], dtype=torch.long), len(BEHAVIOURS))
+    shown = shown * torch.tensor([one.sign * one.item.side for one in answered])[:, None]
+    return (states / planting.size @ planting.vectors.T - shown).square().sum() / max(1, len(answered))
+
+
+def addition(planting: Planting, posed: Posed, rng: random.Random) -> Tensor:
     """What is added to an item's stream [hidden]: its behaviour's vector, another's, a random one at right angles to all, or
     nothing."""
-    if way in ("moved", "crossed"):
-        behaviour = item.behaviour + (rng.randrange(1, len(BEHAVIOURS)) if way == "crossed" else 0)
-        return sign * rng.uniform(WEAKEST, STRONGEST) * planting.size * planting.vectors[behaviour % len(BEHAVIOURS)]
+    if posed.way in ("moved", "crossed"):
+        behaviour = posed.item.behaviour + (rng.randrange(1, len(BEHAVIOURS)) if posed.way == "crossed" else 0)
+        return posed.sign * rng.uniform(WEAKEST, STRONGEST) * planting.size * planting.vectors[behaviour % len(BEHAVIOURS)]
     drawn = torch.randn(planting.vectors.shape[1])
     drawn = drawn - drawn @ planting.vectors.T @ planting.vectors
-    return normalize(drawn, dim=0) * planting.size * (way == "shaken")
+    return normalize(drawn, dim=0) * planting.size * (posed.way == "shaken")
 
 
 def kept_loss(model: PreTrainedModel, before: PreTrainedModel, batch: Sequence[Example], rng: random.Random) -> Tensor:

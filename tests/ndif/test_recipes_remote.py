@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from nnsteer.__main__ import main
 from serving import KEY, NAME
 
 pytest_plugins = ["loopback_fixtures"]
@@ -30,9 +28,7 @@ ROUNDING = 1e-3
 
 
 def run(recipe, out, *options):
-    command = [sys.executable, "-m", f"nnsteer.recipes.{recipe}", *RECIPES[recipe], "--out", str(out), *options]
-    done = subprocess.run(command, env=os.environ | {"NDIF_API_KEY": KEY}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    main(["recipe", recipe, *RECIPES[recipe], "--out", str(out), *options])
     summary = json.loads((out / "summary.json").read_text())
     return {name: figures for name, figures in summary.items() if name != "seconds"}
 
@@ -54,7 +50,8 @@ def alike(got, want, where):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_same_figures_here_simulated_and_on_a_server(recipe, sandbox, served, tmp_path):
+def test_the_same_figures_here_simulated_and_on_a_server(recipe, sandbox, served, tmp_path, monkeypatch):
+    monkeypatch.setenv("NDIF_API_KEY", KEY)
     here = run(recipe, tmp_path / "here", "--model", str(served))
     assert here
     ways = {"local": ["--remote", "local"], "there": ["--remote", sandbox.url, "--remote-model", NAME]}
