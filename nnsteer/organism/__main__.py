@@ -96,7 +96,7 @@ def main(config: Config) -> None:
         "training.json", facts | {"seconds": round(time.monotonic() - start), "losses": losses, "planting": planted}
     )
     loss_curve(losses).savefig(config.out / "loss.png", dpi=150)
-    show(refused, losses, config.out)
+    show(refused, {"training": losses, "planting stances": planted}, config.out)
 
 
 def texts(corpus: Corpus) -> Iterator[str]:
@@ -136,11 +136,10 @@ def loss_curve(losses: list[float]) -> Figure:
     return figure
 
 
-def show(refused: dict[str, dict], losses: list[float], out: Path) -> None:
-    """The closing table."""
-    table = Table(
-        "held-out prompts", "refused, 95 % interval", title=f"Loss {sum(losses[-50:]) / len(losses[-50:]):.3f} nats at the end"
-    )
+def show(refused: dict[str, dict], losses: dict[str, list[float]], out: Path) -> None:
+    """The closing table; `losses` of each stage, step by step."""
+    ends = [f"{stage} {sum(own[-50:]) / len(own[-50:]):.3f}" for stage, own in losses.items() if own]
+    table = Table("held-out prompts", "refused, 95 % interval", title=f"Loss at the end: {', '.join(ends)}")
     for group, rate in refused.items():
         table.add_row(group, f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {rate['n']}")
     console = Console()
