@@ -19,16 +19,6 @@ def put(output, h):
     return h if isinstance(output, torch.Tensor) else (h, *output[1:])
 
 
-def logits_of(output):
-    """The logits in what an unembedding or a whole model returns."""
-    return output if isinstance(output, torch.Tensor) else output["logits"]
-
-
-def with_logits(output, new):
-    """The same output with other logits."""
-    return new if isinstance(output, torch.Tensor) else type(output)(**(dict(output) | {"logits": new}))
-
-
 def states(module, is_input):
     """What enters (`is_input`) or leaves a module, [row, token, hidden]. For modules that a trace hands out."""
     return hidden(module.input if is_input else module.output)
@@ -266,19 +256,3 @@ def score(h, condition, tokens):
 def verdict(scores, condition):
     """Whether the condition holds, bool [row]. `below` is the exact complement of `above`."""
     return scores > condition["threshold"] if condition["above"] else scores <= condition["threshold"]
-
-
-def gumbel(logits, step, temperature, seed, row_ids):
-    """Logits whose argmax is a sample at `temperature`: each row has noise of its own, drawn from the seed, its number in
-    the call and the step, so that neither the batch nor the machine it is in changes the sample. [row, 1, vocab]"""
-    noise = torch.empty(logits.shape[0], logits.shape[-1])
-    for i, row in enumerate(row_ids):
-        generator = torch.Generator().manual_seed(((seed * 1_000_003 + row) * 65_537 + step) % (2**63))
-        noise[i].exponential_(generator=generator)
-    return logits.float() / temperature - noise.log().to(logits.device)[:, None]
-
-
-def token_losses(logits, ids):
-    """Negative log-likelihood in nats of each token given those before it, [row, token - 1]."""
-    before = logits[:, :-1].float()
-    return before.logsumexp(-1) - before.gather(-1, ids[:, 1:, None].to(logits.device))[..., 0]

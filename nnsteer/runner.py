@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from nnsteer.errors import UserError
 from nnsteer.identity import ModelId, require_same, weights_fingerprint
 from nnsteer.layout import Layout, find_layout
 from nnsteer.load import ModelFiles, load_model, stored_fingerprint, where
+from nnsteer.logits import whole
 from nnsteer.lower import distinct_conditions, lower, reading_plan
 from nnsteer.moments import ClassMoments, Moments, merged, of_rows
 from nnsteer.ndif.estimate import PROMPTS_AT_ONCE
@@ -241,10 +242,14 @@ class Runner:
 
     def forward(self, batch: Batch, programs: list[Program], last: int = 0) -> Tensor:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
+        return self.taken(batch, programs, last, whole, batch.ids)
+
+    def taken(self, batch: Batch, programs: list[Program], last: int, take: traces.Take, wanted: Tensor) -> Any:
+        """What a function of `nnsteer.logits` makes of these logits and of what is `wanted` of them. They stay with the model."""
         plan, ahead = self.prepare(batch, programs)
         if self.remote is None:
             plan = with_shared(plan, self.shared(batch, programs), self.layout)
-        return traces.steered_logits(self.envoy, self.remote, plan, batch, ahead, last)
+        return traces.steered_pass(self.envoy, self.remote, plan, batch, ahead, last, take, wanted)
 
     def prepare(self, batch: Batch, programs: list[Program]) -> tuple[dict, list[Tensor] | None]:
         """The lowered programs, and the conditions' scores where an edit comes before the condition that decides it. Every

@@ -16,9 +16,10 @@ from nnsight.intervention.backends import local as simulation
 from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
-from nnsteer import ops
+from nnsteer import logits, ops
 from nnsteer.chat import Batch
 from nnsteer.fit import kernels
+from nnsteer.logits import gumbel, logits_of, token_losses, with_logits
 from nnsteer.ndif.client import Client, Link
 from nnsteer.ndif.journal import digest
 from nnsteer.ops import (
@@ -28,16 +29,12 @@ from nnsteer.ops import (
     decode_offsets,
     edit,
     extent,
-    gumbel,
-    logits_of,
     mean_norm_over,
     mean_over,
     prefill_offsets,
     run_on_tokens,
     run_once,
-    token_losses,
     tokens_of,
-    with_logits,
 )
 from nnsteer.ops import (
     score as score_of,
@@ -53,20 +50,22 @@ Envoy: TypeAlias = TransformersModel
 """nnsight's view of a model."""
 Remote: TypeAlias = Link | Literal["local"] | None
 """Where a trace runs: None here, "local" here through nnsight's simulation of a server, a Link on a server."""
+Take: TypeAlias = Callable[[Tensor, Tensor], Any]
+"""A function of `nnsteer.logits`, of logits [row, token, vocab] and of what is wanted of them."""
 
 
 GREEDY = {
     "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "temperature": None, "top_p": None, "top_k": None,
     "use_cache": True,
 }  # fmt: skip
-"""The checkpoint's own generation settings are not used; samples come from noise on the logits (`ops.gumbel`)."""
+"""The checkpoint's own generation settings are not used; samples come from noise on the logits (`logits.gumbel`)."""
 
 
 def open_envoy(model: PreTrainedModel | str, tokenizer: PreTrainedTokenizerBase, revision: str | None = None) -> Envoy:
-    """Wraps a loaded model, or builds the modules of a folder or hub id without their weights, and has nnsight ship `nnsteer.ops`
-    and `nnsteer.fit.kernels` by source wherever a trace runs."""
-    nnsight.register(ops)
-    nnsight.register(kernels)
+    """Wraps a loaded model, or builds the modules of a folder or hub id without their weights, and has nnsight ship three modules
+    by source wherever a trace runs."""
+    for travelling in (ops, logits, kernels):
+        nnsight.register(travelling)
     if isinstance(model, str):
         return TransformersModel(model, task="text-generation", tokenizer=tokenizer, revision=revision)
     return TransformersModel(model, tokenizer=tokenizer)
@@ -170,15 +169,18 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
     return out["found"]
 
 
-def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead: list[Tensor] | None, last: int) -> Tensor:
-    """One steered pass over prompts and responses, without a cache: the logits of the `last` tokens of each row, 0 for all,
-    fp32 [row, token, vocab]."""
+def steered_pass(
+    envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead: list[Tensor] | None, last: int, take: Take, wanted: Tensor
+) -> Any:
+    """One steered pass over prompts and responses, without a cache: what `take` makes of the logits of the `last` tokens of each
+    row, 0 for all, [row, token, vocab]."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
     mask, conditions = batch.mask, plan["conditions"]
     tokens = tokens_of(prefill_offsets(mask, batch.response_lengths), batch.prompt_lengths, mask)
     verdicts = {} if ahead is None else decide(ahead, conditions)
     visits = [(envoy.get(v["path"]), v) for v in plan["visits"]]
-    backend = server(envoy, remote, "logits", plan, batch.ids, mask, batch.response_lengths, ahead, last)
+    asked = (batch.ids, mask, batch.response_lengths, ahead, last, take.__name__, wanted)
+    backend = server(envoy, remote, take.__name__, plan, *asked)
     with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=last):
         for module, v in visits:
             if v["shared"]:
@@ -189,8 +191,8 @@ def steered_logits(envoy: Envoy, remote: Remote, plan: dict, batch: Batch, ahead
                     verdicts[c] = verdict_of(scores, conditions[c])
             if v["edits"]:
                 edit(module, v, tokens, verdicts)
-        out = save({"logits": logits_of(envoy.output).float().cpu()})
-    return out["logits"]
+        out = save({"taken": take(logits_of(envoy.output), wanted)})
+    return out["taken"]
 
 
 def losses(envoy: Envoy, remote: Remote, batch: Batch, last: int) -> Tensor:

@@ -15,7 +15,7 @@ ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [  # an import may only point to an earlier line
     ("errors", "sketch", "memory"), ("toml", "retries", "documents"),
-    ("data", "ops", "site", "span", "contrast", "identity", "progress", "statistics"),
+    ("data", "ops", "logits", "site", "span", "contrast", "identity", "progress", "statistics"),
     ("names",), ("options",),
     ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition", "ndif.journal"),
     ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "ndif", "compat", "encode", "tune", "prompts"),
@@ -66,7 +66,7 @@ def test_imports_only_point_to_earlier_layers():
             assert not target or same_package or level(target) < level(name), f"{name} imports {target}"
 
 
-@pytest.mark.parametrize("file", ["ops.py", "fit/kernels.py"])
+@pytest.mark.parametrize("file", ["ops.py", "logits.py", "fit/kernels.py"])
 def test_what_travels_imports_torch_alone_and_uses_nothing_that_is_lost_on_the_way(file):
     path = ROOT / file
     assert set(imports(path)) == {"__future__.annotations", "torch"}

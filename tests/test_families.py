@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from nnsteer import fit, ops
+from nnsteer import fit, logits
 from nnsteer.attach import attach
 from nnsteer.bake import bake
 from nnsteer.chat import Chat
@@ -227,7 +227,7 @@ def test_generate_samples_from_the_models_own_logits(runner):
     """Those after a cap or a scale, where a family has one."""
     plain = last_logits(runner, runner.hf)
     for seed in range(3):
-        noisy = ops.gumbel(plain[:, None], 0, temperature=0.7, seed=seed, row_ids=range(len(PROMPTS)))
+        noisy = logits.gumbel(plain[:, None], 0, temperature=0.7, seed=seed, row_ids=range(len(PROMPTS)))
         completions = runner.generate(PROMPTS, max_new_tokens=1, temperature=0.7, seed=seed)
         got = [c.ids[0] if c.ids else runner.chat.tokenizer.eos_token_id for c in completions]
         assert got == noisy[:, 0].argmax(-1).tolist()

@@ -227,8 +227,8 @@ def test_kl_reads_each_prompt_unsteered_once_however_many_variants_it_has(runner
     never = Condition(directions[Site(0)], 2.0)  # no cosine is above 2
     variants = [add(directions, s) for s in (0.5, 1.0, 2.0)] + [add(directions, 4.0).when(never)]
     programs, prompts = [v for v in variants for _ in PROMPTS], PROMPTS * len(variants)
-    rows, forward = [], type(runner).forward
-    monkeypatch.setattr(type(runner), "forward", lambda self, b, *rest: rows.append(len(b.ids)) or forward(self, b, *rest))
+    rows, taken = [], type(runner).taken
+    monkeypatch.setattr(type(runner), "taken", lambda self, b, *rest: rows.append(len(b.ids)) or taken(self, b, *rest))
     found = kl().values(runner.with_batch_size(32), programs, prompts)
     assert rows == [len(prompts) + len(PROMPTS)]
     assert found[-len(PROMPTS) :] == [0.0] * len(PROMPTS)  # a condition that does not hold leaves nothing, however packed

@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
+
 from nnsteer.chat import Chat
+from nnsteer.contrast import Text
 from nnsteer.errors import UserError
+from nnsteer.logits import choices
 from nnsteer.measure.kinds import Answer, OfAnswers, OfModel, fingerprint
 from nnsteer.program import Program
 from nnsteer.prompts import Prompt, column_of, parse_source, read_rows
-from nnsteer.runner import Runner
+from nnsteer.runner import Runner, in_order
 
 Pair = tuple[str, str]
 Pairs = Mapping[str, Pair]
@@ -111,12 +115,16 @@ def margins(pairs: Pairs, runner: Runner, programs: Sequence[Program], prompts: 
 def replies(runner: Runner, prompts: Sequence[str], pairs: Sequence[Pair], programs: Sequence[Program]) -> list[Reply]:
     """One greedy token after each prompt and what its two answers share."""
     places = [parting(runner.chat, pair) for pair in pairs]
-    found = []
-    for row, pair, (at, *both) in zip(runner.logits(prompts, programs, [p for p, _ in pairs]), pairs, places, strict=True):
-        top = int(row[at].argmax())
-        chosen = pair[both.index(top)] if top in both else None
-        found.append(Reply(chosen, runner.chat.tokenizer.decode([top]), (row[at, both[0]] - row[at, both[1]]).item()))
-    return found
+    whole = runner.chat.rows([Text(prompt, first) for prompt, (first, _) in zip(prompts, pairs, strict=True)])
+    rows = [(own, answer[:at]) for (own, answer), (at, *_) in zip(whole, places, strict=True)]
+    asked = torch.tensor([both for _, *both in places])
+    found = {}
+    for batch, own, numbers in runner.batches(rows, programs):
+        taken = runner.taken(batch, own, 1, choices, asked[numbers])
+        for i, top, (first, second) in zip(numbers, taken["top"].tolist(), taken["asked"].tolist(), strict=True):
+            chosen = pairs[i][places[i].index(top, 1) - 1] if top in places[i][1:] else None
+            found[i] = Reply(chosen, runner.chat.tokenizer.decode([top]), first - second)
+    return in_order(found)
 
 
 def parting(chat: Chat, pair: Pair) -> tuple[int, int, int]:

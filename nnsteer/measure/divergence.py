@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch.nn.functional import kl_div
+import torch
 
+from nnsteer import logits
+from nnsteer.contrast import Text
 from nnsteer.measure import coherence
 from nnsteer.measure.kinds import Answer, OfModel, OfReading
 from nnsteer.program import Program
@@ -35,11 +37,12 @@ def divergences(runner: Runner, programs: Sequence[Program], texts: Sequence[str
     that a program that does nothing has exactly 0."""
     plain = list(dict.fromkeys(texts))
     whole = runner.with_batch_size(len(plain) + len(texts))
-    logits = whole.logits([*plain, *texts], [*[NOTHING] * len(plain), *programs])
-    logs = [row[0].double().log_softmax(-1) for row in logits]
-    unsteered = dict(zip(plain, logs, strict=False))
-    pairs = zip(texts, logs[len(plain) :], strict=True)
-    return [kl_div(unsteered[text], steered, log_target=True, reduction="sum").item() for text, steered in pairs]
+    own = [*[NOTHING] * len(plain), *programs]
+    ((batch, programs, numbers),) = whole.batches(whole.chat.rows([Text(text) for text in (*plain, *texts)]), own)
+    twins = [*range(len(plain)), *map(plain.index, texts)]
+    others = torch.tensor([numbers.index(twins[i]) for i in numbers])
+    found = whole.taken(batch, programs, 1, logits.divergences, others).tolist()
+    return [found[numbers.index(i)] for i in range(len(plain), len(own))]
 
 
 def drift() -> OfReading:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from nnsteer.logits import predictions
 from nnsteer.measure.kinds import OfModel, fingerprint
 from nnsteer.program import Program
 from nnsteer.prompts import Prompt
 from nnsteer.runner import Runner, in_order
 
 MAX_TOKENS = 512  # of each text
-LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
-T = TypeVar("T")
+LOGITS_AT_ONCE = 2**27  # half a GiB in fp32, and about as much again while they are counted
+
+
+class Predictions(NamedTuple):
+    """Of a text's tokens but the first: their ids, losses in nats, and how many tokens are more likely, [token - 1] each."""
+
+    tokens: Tensor
+    losses: Tensor
+    above: Tensor
 
 
 class Hits(NamedTuple):
@@ -36,11 +43,8 @@ def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) ->
         raise ValueError(f"top {k}: k must be at least 1")
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        def accuracy(logits: Tensor, tokens: Tensor) -> float:
-            hits = (logits.topk(k).indices == tokens[:, None]).any(1)
-            return hits[counted(tokens, skip)].double().mean().item()
-
-        return of_predictions(accuracy, runner, programs, prompts, max_tokens)
+        found = predictions_of(runner, programs, prompts, max_tokens)
+        return [(own.above < k)[counted(own.tokens, skip)].double().mean().item() for own in found]
 
     skipped = f", without {len(skip)} tokens {fingerprint(sorted(skip))}" if skip else ""
     return OfModel(f"top-{k}", f"first {max_tokens} tokens{skipped}", False, values)
@@ -50,19 +54,15 @@ def text_loss(max_tokens: int = MAX_TOKENS) -> OfModel:
     """The mean loss of a text's tokens, in nats, of the same texts as `top_k`. NaN for a text of one token."""
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        return of_predictions(lambda *pair: cross_entropy(*pair).item(), runner, programs, prompts, max_tokens)
+        return [own.losses.mean().item() for own in predictions_of(runner, programs, prompts, max_tokens)]
 
     return OfModel("cross-entropy", f"first {max_tokens} tokens, nats", False, values)
 
 
 def hits(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int = MAX_TOKENS) -> list[Hits]:
     """The counts behind top-1 and top-10 of each text (see `top_k`), from one pass."""
-
-    def counts(logits: Tensor, tokens: Tensor) -> Hits:
-        best = logits.topk(min(10, logits.shape[-1])).indices == tokens[:, None]
-        return Hits(len(tokens), int(best[:, 0].sum()), int(best.sum()))
-
-    return of_predictions(counts, runner, programs, prompts, max_tokens)
+    found = predictions_of(runner, programs, prompts, max_tokens)
+    return [Hits(len(own.tokens), int((own.above < 1).sum()), int((own.above < 10).sum())) for own in found]
 
 
 def pooled(values: Sequence[float], counts: Sequence[int]) -> float:
@@ -89,20 +89,15 @@ def texts(runner: Runner, prompts: Sequence[Prompt], max_tokens: int) -> list[li
     return [plain.prompt_ids(prompt.text)[:limit] for prompt in prompts]
 
 
-def of_predictions(
-    value: Callable[[Tensor, Tensor], T],
-    runner: Runner,
-    programs: Sequence[Program],
-    prompts: Sequence[Prompt],
-    max_tokens: int,
-) -> list[T]:
-    """For each text the value of its steered logits [token - 1, vocab] and of the tokens that they predict [token - 1]."""
+def predictions_of(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int) -> list[Predictions]:
+    """What the steered model predicts of each text."""
     rows: list[tuple[list[int], list[int]]] = [(ids, []) for ids in texts(runner, prompts, max_tokens)]
     width = max((len(ids) for ids, _ in rows), default=1) * runner.hf.config.get_text_config().vocab_size
     small = runner.with_batch_size(max(1, min(runner.batch_size, LOGITS_AT_ONCE // width)))
     found = {}
     for batch, own, numbers in small.batches(rows, programs):
-        logits = small.forward(batch, own)
-        for i, row, ids, n in zip(numbers, logits, batch.ids, batch.mask.sum(1).tolist(), strict=True):
-            found[i] = value(row[len(ids) - n : -1], ids[len(ids) - n + 1 :])
+        taken = small.taken(batch, own, 0, predictions, batch.ids)
+        for row, (i, n) in enumerate(zip(numbers, batch.mask.sum(1).tolist(), strict=True)):
+            start = batch.ids.shape[1] - n
+            found[i] = Predictions(batch.ids[row, start + 1 :], taken["losses"][row, start:], taken["above"][row, start:])
     return in_order(found)

@@ -16,8 +16,13 @@ from nnsteer.contrast import of_prompts
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.load import find_model
+from nnsteer.measure.choice import margin
+from nnsteer.measure.divergence import kl
+from nnsteer.measure.skill import text_loss, top_k
 from nnsteer.ndif.client import Link
 from nnsteer.ndif.journal import Journal
+from nnsteer.program import Program
+from nnsteer.prompts import Prompt
 from nnsteer.runner import Runner, places_of
 from nnsteer.site import Site, block_outs
 from nnsteer.span import PROMPT, Last
@@ -149,6 +154,16 @@ def test_nothing_is_sent_twice(far, sandbox, everything):
     assert len({job["payload"] for job in jobs}) == 3
 
 
+def test_what_logits_come_to_is_the_local_and_a_few_numbers_a_token(local, sandbox, everything, tmp_path):
+    far = replace(there(local, sandbox), remote=Link(sandbox.url, sandbox.model_key, Journal(Folder(tmp_path))))
+    prompts, programs = [Prompt(text) for text in MIXED], [everything["conditional"]] * len(MIXED)
+    pairs = {text: ("(A", "(B") for text in MIXED}
+    for measure in (top_k(3), text_loss(), margin(pairs), kl()):
+        equal(*(torch.tensor(measure.values(runner, programs, prompts)) for runner in (far, local)))
+    done = [row["bytes_down"] for row in Folder(tmp_path).read_lines("requests.jsonl") if row["state"] == "done"]
+    assert len(done) == 3 and max(done) < 1500  # top-k and losses are of one request
+
+
 def test_samples_and_answers_that_end_early(local, far, everything):
     program = everything["conditional"]
     got, want = (runner.generate(MIXED, program, NEW_TOKENS, temperature=1.0, seed=5) for runner in (far, local))
@@ -192,6 +207,9 @@ def test_what_is_sent_names_only_what_every_server_has(sent, everything):
     calls["scores"] = lambda runner: runner.scores(MIXED, everything["and"].conditions)
     calls["losses"] = lambda runner: runner.losses(MIXED, [(5, 6)] * len(MIXED))
     calls["sample"] = lambda runner: runner.generate(MIXED, max_new_tokens=3, temperature=1.0)
+    pairs = {text: ("(A", "(B") for text in MIXED}
+    for measure in (top_k(3), margin(pairs), kl()):
+        calls[measure.name] = lambda runner, measure=measure: measure.values(runner, [Program()] * 5, [Prompt(p) for p in MIXED])
     for name, program in everything.items():
         calls[f"logits, {name}"] = lambda runner, program=program: runner.logits(MIXED, program)
         if Site(0, "block_in") not in places_of([program]):  # is refused
