@@ -29,25 +29,33 @@ def gumbel(logits, step, temperature, seed, row_ids):
     return logits.float() / temperature - noise.log().to(logits.device)[:, None]
 
 
-def token_losses(logits, ids):
-    """Negative log-likelihood in nats of each token given those before it, [row, token - 1]."""
-    before = logits[:, :-1].float()
-    return before.logsumexp(-1) - before.gather(-1, ids[:, 1:, None].to(logits.device))[..., 0]
-
-
 def whole(logits, _wanted):
     """All of them, fp32 [row, token, vocab]."""
     return logits.float().cpu()
 
 
-def predictions(logits, ids):
-    """Of each token of `ids` [row, token] but the first: its loss in nats, and how many tokens are more likely, [row, token - 1]
-    each. Of tokens that are equally likely the first is the more likely one, as for an argmax."""
-    before, given = logits[:, :-1], ids[:, 1:, None].to(logits.device)
-    own = before.gather(-1, given)
-    earlier = torch.arange(logits.shape[-1], device=logits.device) < given
-    above = ~(before <= own) | ((before == own) & earlier)  # where there is a NaN, all are
-    return {"losses": token_losses(logits, ids).cpu(), "above": above.sum(-1).cpu()}
+def losses(logits, ids):
+    """Negative log-likelihood in nats of each token of `ids` [row, token] given those before it, [row, token - 1]."""
+    given = ids[:, 1:, None].to(logits.device)
+    rows = [own.float().logsumexp(-1) - own.gather(-1, one)[..., 0] for own, one in zip(logits[:, :-1], given, strict=True)]
+    return torch.stack(rows).cpu()
+
+
+def ranks(logits, ids):
+    """How many tokens are more likely than each of `ids` [row, token] after those before it, [row, token - 1]; of equally likely
+    tokens the first is the more likely one, as for an argmax."""
+    given = ids[:, 1:, None].to(logits.device)
+    return torch.stack([row_ranks(own, one) for own, one in zip(logits[:, :-1], given, strict=True)]).cpu()
+
+
+def row_ranks(logits, tokens):
+    """The ranks of one row, which fits a processor's cache."""
+    own = logits.gather(-1, tokens)
+    above = logits.shape[-1] - (logits <= own).sum(-1)  # with a logit that is not a number, all are
+    tied = (logits == own).sum(-1) > 1
+    earlier = torch.arange(logits.shape[-1], device=logits.device) < tokens[tied]
+    above[tied] += ((logits[tied] == own[tied]) & earlier).sum(-1)
+    return above
 
 
 def choices(logits, tokens):

@@ -19,7 +19,8 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from nnsteer import logits, ops
 from nnsteer.chat import Batch
 from nnsteer.fit import kernels
-from nnsteer.logits import gumbel, logits_of, token_losses, with_logits
+from nnsteer.logits import gumbel, logits_of, with_logits
+from nnsteer.logits import losses as losses_of
 from nnsteer.ndif.client import Client, Link
 from nnsteer.ndif.journal import digest
 from nnsteer.ops import (
@@ -201,7 +202,7 @@ def losses(envoy: Envoy, remote: Remote, batch: Batch, last: int) -> Tensor:
     tokens = batch.ids[:, -last:]
     backend = server(envoy, remote, "losses", batch.ids, batch.mask, last)
     with torch.no_grad(), envoy.trace(inputs, backend=backend, use_cache=False, logits_to_keep=last):
-        out = save({"losses": token_losses(logits_of(envoy.output)[:, -last:], tokens).cpu()})
+        out = save({"losses": losses_of(logits_of(envoy.output)[:, -last:], tokens)})
     return out["losses"]
 
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from nnsteer.logits import choices, divergences, predictions
+from nnsteer.logits import choices, divergences, losses, ranks
 
 
-def test_losses_are_cross_entropies_and_a_token_is_above_others_as_in_their_order():
+def test_losses_are_cross_entropies_and_ranks_those_of_the_sorted_logits():
     torch.manual_seed(0)
     logits, ids = torch.randn(3, 7, 50), torch.randint(50, (3, 7))
-    found = predictions(logits, ids)
     for row in range(3):
-        torch.testing.assert_close(found["losses"][row], cross_entropy(logits[row, :-1], ids[row, 1:], reduction="none"))
+        torch.testing.assert_close(losses(logits, ids)[row], cross_entropy(logits[row, :-1], ids[row, 1:], reduction="none"))
         order = logits[row, :-1].argsort(-1, descending=True)
-        assert found["above"][row].tolist() == [(order[i] == ids[row, i + 1]).nonzero().item() for i in range(6)]
+        assert ranks(logits, ids)[row].tolist() == [(order[i] == ids[row, i + 1]).nonzero().item() for i in range(6)]
 
 
 def test_of_equally_likely_tokens_the_first_is_predicted_and_of_none_where_a_logit_is_not_a_number():
     logits = torch.tensor([1.0, 3.0, 3.0, 0.0, 3.0]).expand(1, 6, 5).clone()
-    assert predictions(logits, torch.tensor([[0, 1, 2, 4, 0, 3]]))["above"].tolist() == [[0, 1, 2, 3, 4]]
+    ids = torch.tensor([[0, 1, 2, 4, 0, 3]])
+    assert ranks(logits, ids).tolist() == [[0, 1, 2, 3, 4]]
     logits[0, 0, 1], logits[0, 1, 3] = float("nan"), float("nan")
-    assert predictions(logits, torch.tensor([[0, 1, 2, 4, 0, 3]]))["above"][0, :2].tolist() == [5, 2]
-    assert predictions(logits.bfloat16(), torch.tensor([[0, 1, 2, 4, 0, 3]]))["losses"].dtype == torch.float32
+    assert ranks(logits, ids)[0, :2].tolist() == [5, 2]
+    assert losses(logits.bfloat16(), ids).dtype == torch.float32
 
 
 def test_choices_are_those_after_the_last_token():

@@ -9,22 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nnsteer.logits import predictions
+from nnsteer.logits import losses, ranks
 from nnsteer.measure.kinds import OfModel, fingerprint
 from nnsteer.program import Program
 from nnsteer.prompts import Prompt
 from nnsteer.runner import Runner, in_order
+from nnsteer.traces import Take
 
 MAX_TOKENS = 512  # of each text
-LOGITS_AT_ONCE = 2**27  # half a GiB in fp32, and about as much again while they are counted
-
-
-class Predictions(NamedTuple):
-    """Of a text's tokens but the first: their ids, losses in nats, and how many tokens are more likely, [token - 1] each."""
-
-    tokens: Tensor
-    losses: Tensor
-    above: Tensor
+LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
 
 
 class Hits(NamedTuple):
@@ -43,8 +36,8 @@ def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) ->
         raise ValueError(f"top {k}: k must be at least 1")
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        found = predictions_of(runner, programs, prompts, max_tokens)
-        return [(own.above < k)[counted(own.tokens, skip)].double().mean().item() for own in found]
+        found = of_tokens(ranks, runner, programs, prompts, max_tokens)
+        return [(own < k)[counted(tokens, skip)].double().mean().item() for tokens, own in found]
 
     skipped = f", without {len(skip)} tokens {fingerprint(sorted(skip))}" if skip else ""
     return OfModel(f"top-{k}", f"first {max_tokens} tokens{skipped}", False, values)
@@ -54,15 +47,15 @@ def text_loss(max_tokens: int = MAX_TOKENS) -> OfModel:
     """The mean loss of a text's tokens, in nats, of the same texts as `top_k`. NaN for a text of one token."""
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        return [own.losses.mean().item() for own in predictions_of(runner, programs, prompts, max_tokens)]
+        return [own.mean().item() for _, own in of_tokens(losses, runner, programs, prompts, max_tokens)]
 
     return OfModel("cross-entropy", f"first {max_tokens} tokens, nats", False, values)
 
 
 def hits(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int = MAX_TOKENS) -> list[Hits]:
     """The counts behind top-1 and top-10 of each text (see `top_k`), from one pass."""
-    found = predictions_of(runner, programs, prompts, max_tokens)
-    return [Hits(len(own.tokens), int((own.above < 1).sum()), int((own.above < 10).sum())) for own in found]
+    found = of_tokens(ranks, runner, programs, prompts, max_tokens)
+    return [Hits(len(own), int((own < 1).sum()), int((own < 10).sum())) for _, own in found]
 
 
 def pooled(values: Sequence[float], counts: Sequence[int]) -> float:
@@ -89,15 +82,16 @@ def texts(runner: Runner, prompts: Sequence[Prompt], max_tokens: int) -> list[li
     return [plain.prompt_ids(prompt.text)[:limit] for prompt in prompts]
 
 
-def predictions_of(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int) -> list[Predictions]:
-    """What the steered model predicts of each text."""
+def of_tokens(
+    take: Take, runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt], max_tokens: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Each text's tokens but the first, and what `take` makes of the steered model's logits of them, [token - 1] both."""
     rows: list[tuple[list[int], list[int]]] = [(ids, []) for ids in texts(runner, prompts, max_tokens)]
     width = max((len(ids) for ids, _ in rows), default=1) * runner.hf.config.get_text_config().vocab_size
     small = runner.with_batch_size(max(1, min(runner.batch_size, LOGITS_AT_ONCE // width)))
     found = {}
     for batch, own, numbers in small.batches(rows, programs):
-        taken = small.taken(batch, own, 0, predictions, batch.ids)
-        for row, (i, n) in enumerate(zip(numbers, batch.mask.sum(1).tolist(), strict=True)):
-            start = batch.ids.shape[1] - n
-            found[i] = Predictions(batch.ids[row, start + 1 :], taken["losses"][row, start:], taken["above"][row, start:])
+        values = small.taken(batch, own, 0, take, batch.ids)
+        for i, row, ids, n in zip(numbers, values, batch.ids, batch.mask.sum(1).tolist(), strict=True):
+            found[i] = (ids[len(ids) - n + 1 :], row[len(ids) - n :])
     return in_order(found)
