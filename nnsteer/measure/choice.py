@@ -122,7 +122,8 @@ def replies(runner: Runner, prompts: Sequence[str], pairs: Sequence[Pair], progr
     for batch, own, numbers in runner.batches(rows, programs):
         taken = runner.taken(batch, own, 1, choices, asked[numbers])
         for i, top, (first, second) in zip(numbers, taken["top"].tolist(), taken["asked"].tolist(), strict=True):
-            chosen = pairs[i][places[i].index(top, 1) - 1] if top in places[i][1:] else None
+            _, *both = places[i]
+            chosen = pairs[i][both.index(top)] if top in both else None
             found[i] = Reply(chosen, runner.chat.tokenizer.decode([top]), first - second)
     return in_order(found)
 
