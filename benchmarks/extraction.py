@@ -17,10 +17,10 @@ from benchmarks.models import Opened, Settings, opened, prompts
 from benchmarks.peers.driver import Job
 from benchmarks.peers.start import Peer, started
 from nnsteer import LAST_PROMPT, PROMPT, Runner, Site, fit, of_prompts
-from nnsteer.chat import Batch, Chat
-from nnsteer.contrast import ContrastSet, Text
-from nnsteer.direction import Directions
-from nnsteer.span import Reading
+from nnsteer.model.chat import Batch, Chat
+from nnsteer.program.direction import Directions
+from nnsteer.program.span import Reading
+from nnsteer.texts.contrast import ContrastSet, Text
 
 OF_PEERS: tuple[tuple[str, fit.Method], ...] = (
     ("steering-vectors", "mean_difference"),

@@ -15,11 +15,11 @@ from benchmarks.models import Opened, Settings, opened, prompts
 from benchmarks.peers.driver import Job
 from benchmarks.peers.start import Peer, started
 from nnsteer import Condition, Program, Site, add, fit, of_prompts
-from nnsteer.attach import attach
-from nnsteer.bake import bake
-from nnsteer.chat import Batch
-from nnsteer.contrast import Text
-from nnsteer.direction import Directions
+from nnsteer.model.attach import attach
+from nnsteer.model.bake import bake
+from nnsteer.model.chat import Batch
+from nnsteer.program.direction import Directions
+from nnsteer.texts.contrast import Text
 
 STRENGTH = 0.1
 

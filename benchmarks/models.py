@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from nnsteer import Runner, Site, block_outs, find_model, load_model, organism
-from nnsteer.data import bundled
+from nnsteer import Runner, Site, block_outs, find_model, load_model
+from nnsteer.texts.bundled import bundled, organism
 
 MODELS = ("organism", "llama-85m")
 
@@ -72,7 +72,7 @@ def folder_of(name: str) -> Iterator[Path]:
     """The bundled model's folder, or one with a random Llama of 12 layers of width 768 (85 million parameters without the
     embeddings) and the bundled tokenizer."""
     if name == "organism":
-        yield organism.path()
+        yield organism()
         return
     tokenizer = find_model("nnsteer:organism").chat.tokenizer
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": None, "pad_token_id": tokenizer.pad_token_id}

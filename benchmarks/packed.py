@@ -18,8 +18,8 @@ from rich.table import Table
 from transformers.utils import logging
 
 from nnsteer import PROMPT, Program, Runner, Site, add, block_outs, find_model, fit, of_prompts
-from nnsteer.data import bundled
 from nnsteer.memory import keep_freed_memory
+from nnsteer.texts.bundled import bundled
 
 ROUNDS, NEW_TOKENS, BATCH = 7, 24, 512
 

@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from nnsteer.cli.sketch import sketched
 from nnsteer.errors import UserError
-from nnsteer.sketch import sketched
 
 
 class Verb(NamedTuple):
@@ -53,52 +53,52 @@ VERBS = {
         "recipe implementations --words Love Hate --layer 1 --coefficient 1",
     ),
     "study": Verb(
-        "nnsteer.commands.study",
+        "nnsteer.cli.study",
         "Run a grid of variants over prompt sets and measures; --dry-run says what it would take.",
         "study recipes/ablations/layer_strength.toml --out runs/layer_strength --dry-run",
     ),
     "fit": Verb(
-        "nnsteer.commands.fit",
+        "nnsteer.cli.fit",
         "Fit directions from two sides of texts, to a file.",
         "fit --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --method lda --out harm.safetensors",
     ),
     "tune": Verb(
-        "nnsteer.commands.tune",
+        "nnsteer.cli.tune",
         "Find the layer and threshold at which a direction tells two sides of prompts apart.",
         "tune harm.safetensors --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --out harmful.safetensors",
     ),
     "generate": Verb(
-        "nnsteer.commands.generate",
+        "nnsteer.cli.generate",
         "Answer prompts steered and unsteered, side by side; without prompts, it asks for one after the other.",
         'generate "How do I bake bread?" --programs runs/refusal --variant conditional',
     ),
     "explain": Verb(
-        "nnsteer.commands.explain",
+        "nnsteer.cli.explain",
         "Show which tokens and layers a program changes, and by how much.",
         'explain "How do I bake bread?" --programs runs/refusal --variant conditional --figure explained.png',
     ),
     "bake": Verb(
-        "nnsteer.commands.bake",
+        "nnsteer.cli.bake",
         "Put a program in the weights: a folder that plain transformers loads.",
         "bake --directions refusal.safetensors --layers 1 --out steered",
     ),
     "report": Verb(
-        "nnsteer.commands.report",
+        "nnsteer.cli.report",
         "Rebuild the page of a recipe's run or a study from its folder.",
         "report runs/refusal",
     ),
     "compare": Verb(
-        "nnsteer.commands.compare",
+        "nnsteer.cli.compare",
         "Compare two studies, prompt by prompt.",
         "compare runs/layers runs/layers-again --page comparison.html",
     ),
     "judge": Verb(
-        "nnsteer.commands.judge",
+        "nnsteer.cli.judge",
         "Have a language model judge a run's answers.",
         "judge runs/refusal --judge recipes/judge.toml",
     ),
     "ndif": Verb(
-        "nnsteer.commands.ndif",
+        "nnsteer.cli.ndif",
         "Look at an NDIF server: key, versions, running models, and what a run would take.",
         "ndif --model meta-llama/Llama-3.3-70B-Instruct",
     ),
@@ -151,9 +151,9 @@ def main(args: list[str] | None = None) -> None:
     elif group and args[1:2] in ([], ["-h"], ["--help"]):
         print("\n".join([f"usage: nnsteer {args[0]} VERB [OPTIONS]\n", *described(group)]))
     else:
-        from nnsteer import cli  # imports tyro, which the help above need not wait for
+        from nnsteer import command  # imports tyro, which the help above need not wait for
 
-        with cli.reported():
+        with command.reported():
             if args[0] in COMPLETION:
                 complete(args)
             elif name is None:
@@ -161,7 +161,7 @@ def main(args: list[str] | None = None) -> None:
             else:
                 found = sketched if any(arg in HELP for arg in args) else import_module
                 module: Any = found(VERBS[name].module)
-                cli.run(module.Config, module.main, module.__doc__ or "", args[len(name.split()) :], f"nnsteer {name}")
+                command.run(module.Config, module.main, module.__doc__ or "", args[len(name.split()) :], f"nnsteer {name}")
 
 
 def described(verbs: Mapping[str, Verb]) -> list[str]:
@@ -180,7 +180,7 @@ def complete(args: list[str]) -> None:
     """Prints or writes tyro's completion script, which knows every verb's options."""
     from tyro.extras import SubcommandApp
 
-    from nnsteer import cli
+    from nnsteer import command
 
     apps = {"": SubcommandApp()}
     for name, verb in VERBS.items():
@@ -188,7 +188,7 @@ def complete(args: list[str]) -> None:
         if group not in apps:
             apps[""].command(apps.setdefault(group, SubcommandApp()), name=group)
         apps[group].command(sketched(verb.module).Config, name=last)
-    with cli.READABLE:
+    with command.READABLE:
         apps[""].cli(args=args, prog="nnsteer")
 
 

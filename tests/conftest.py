@@ -9,11 +9,11 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 from transformers.utils import logging
 
 from nnsteer import fit
-from nnsteer.chat import Chat
-from nnsteer.contrast import of_prompts
+from nnsteer.model.chat import Chat
+from nnsteer.model.runner import Runner
 from nnsteer.organism.build import build_tokenizer
-from nnsteer.runner import Runner
-from nnsteer.site import block_outs
+from nnsteer.program.site import block_outs
+from nnsteer.texts.contrast import of_prompts
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()

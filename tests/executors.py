@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from nnsteer.attach import attach
-from nnsteer.bake import bake
-from nnsteer.chat import Chat
-from nnsteer.contrast import Text
 from nnsteer.errors import UserError
+from nnsteer.model.attach import attach
+from nnsteer.model.bake import bake
+from nnsteer.model.chat import Chat
+from nnsteer.model.runner import Runner
 from nnsteer.organism.build import build_tokenizer
-from nnsteer.program import Program
-from nnsteer.runner import Runner
+from nnsteer.program.program import Program
+from nnsteer.texts.contrast import Text
 
 import catalogue
 import oracle

@@ -7,11 +7,11 @@ import math
 
 import torch
 
-from nnsteer.condition import AllOf, Condition
-from nnsteer.op import Ablate, AblateSubspace, Add, Affine, BoundNorm, Clamp, Custom, Edit, KeepNorm, Rotate
-from nnsteer.program import Program
-from nnsteer.site import Head
-from nnsteer.span import Positions
+from nnsteer.program.condition import AllOf, Condition
+from nnsteer.program.op import Ablate, AblateSubspace, Add, Affine, BoundNorm, Clamp, Custom, Edit, KeepNorm, Rotate
+from nnsteer.program.program import Program
+from nnsteer.program.site import Head
+from nnsteer.program.span import Positions
 
 
 def module(model, site):

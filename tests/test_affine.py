@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnsteer import cli, find_model
-from nnsteer.cli import read_preset
-from nnsteer.contrast import of_prompts
+from nnsteer import command, find_model
+from nnsteer.command import read_preset
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.formats import load_programs
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import PLAIN
+from nnsteer.model.runner import Runner
+from nnsteer.program.files import load_programs
 from nnsteer.recipes.affine import arditi, refused
 from nnsteer.recipes.affine.__main__ import Config, main
 from nnsteer.recipes.affine.arditi import Trial, choose
 from nnsteer.recipes.affine.methods import DRAWS, cells_of
-from nnsteer.requests import load_requests
-from nnsteer.runner import Runner
+from nnsteer.texts.contrast import of_prompts
+from nnsteer.texts.refusal import load_requests
 
 from conftest import HARMFUL, HARMLESS
 
@@ -264,7 +264,7 @@ def test_the_simulated_server_gives_the_same_rows(done, config, tmp_path):
 def test_bad_input_ends_in_one_line_before_anything_is_loaded(capsys, monkeypatch, tmp_path, args, says):
     monkeypatch.setattr(Runner, "open", None)
     with pytest.raises(SystemExit) as stop:
-        cli.run(Config, main, "", [*args, "--out", str(tmp_path / "run")])
+        command.run(Config, main, "", [*args, "--out", str(tmp_path / "run")])
     said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(said) == 1 and says in said[0], said
     assert not (tmp_path / "run").exists()
@@ -277,7 +277,7 @@ def test_a_folder_of_another_run_is_refused(done, config):
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_presets_are_read_and_the_default_one_spells_the_defaults_out(preset):
-    found = cli.parse(Config, "", ["--config", str(preset)])
+    found = command.parse(Config, "", ["--config", str(preset)])
     assert len(PRESETS) == 6
     if preset.stem == "affine":
         assert found == Config()

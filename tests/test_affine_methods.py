@@ -7,17 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nnsteer import fit, ops, program
-from nnsteer.attach import attach
-from nnsteer.contrast import Text, of_prompts
-from nnsteer.lower import lower_op
-from nnsteer.moments import Moments
-from nnsteer.op import Add, Affine
-from nnsteer.program import Program, Step
+from nnsteer import fit
+from nnsteer.fit.moments import Moments
+from nnsteer.kernels import edits
+from nnsteer.model.attach import attach
+from nnsteer.model.lower import lower_op
+from nnsteer.program import program
+from nnsteer.program.op import Add, Affine
+from nnsteer.program.program import Program, Step
+from nnsteer.program.site import Site
+from nnsteer.program.span import Last
 from nnsteer.recipes.affine.methods import DRAWS, METHODS, cells, cells_of, named
 from nnsteer.recipes.affine.places import Fitted, read_at
-from nnsteer.site import Site
-from nnsteer.span import Last
+from nnsteer.texts.contrast import Text, of_prompts
 
 from conftest import HARMFUL, HARMLESS, MIXED
 
@@ -51,7 +53,7 @@ def same(runner, a, b, atol=2e-4):
 def edited(program, h):
     """States after a program's steps at one site."""
     for step in program.steps:
-        h = ops.kernel(h, lower_op(step.op))
+        h = edits.kernel(h, lower_op(step.op))
     return h
 
 

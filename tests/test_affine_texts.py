@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from nnsteer.contrast import Text
 from nnsteer.errors import UserError
-from nnsteer.prompts import Prompt, Splits
 from nnsteer.recipes.affine.texts import texts
-from nnsteer.requests import Requests
+from nnsteer.texts.contrast import Text
+from nnsteer.texts.refusal import Requests
+from nnsteer.texts.source import Prompt, Splits
 
 
 def splits(*fit):

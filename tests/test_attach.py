@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import pipeline
 
-from nnsteer.attach import attach
-from nnsteer.contrast import Text
 from nnsteer.errors import UserError
-from nnsteer.program import Program, add
-from nnsteer.site import Site
-from nnsteer.span import GENERATED
+from nnsteer.model.attach import attach
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
+from nnsteer.program.span import GENERATED
+from nnsteer.texts.contrast import Text
 
 from conftest import MIXED, tiny
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from nnsteer.bake import bake
 from nnsteer.errors import UserError
 from nnsteer.fit import mean_difference
-from nnsteer.op import Ablate, Add
-from nnsteer.program import Program, Step, ablate, add, affine
-from nnsteer.site import Head, Site
-from nnsteer.span import PROMPT
+from nnsteer.model.bake import bake
+from nnsteer.program.op import Ablate, Add
+from nnsteer.program.program import Program, Step, ablate, add, affine
+from nnsteer.program.site import Head, Site
+from nnsteer.program.span import PROMPT
 
 import catalogue
 from conftest import MIXED, tiny
@@ -105,7 +105,7 @@ def test_tied_embeddings_are_refused_unless_untied(tokenizer, runner, d):
     if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     with pytest.raises(UserError, match="tied to the unembedding") as caught:
-        from nnsteer.bake import affine_edit, edit_embedding
+        from nnsteer.model.bake import affine_edit, edit_embedding
 
         edit_embedding(model, program.steps[0], affine_edit(program.steps[0]), untie=False)
     assert "untie=True" in str(caught.value)

@@ -12,17 +12,17 @@ from test_evaluations import ITEMS
 from torch.nn.functional import cosine_similarity
 
 from nnsteer import fit
-from nnsteer.evaluations import Form, contrast, load_behaviour
 from nnsteer.folder import Folder
 from nnsteer.measure.choice import replies
 from nnsteer.measure.items import Asked, Row, answered, counted
-from nnsteer.op import Add
-from nnsteer.program import Program, Step, add
+from nnsteer.program.op import Add
+from nnsteer.program.program import Program, Step, add
+from nnsteer.program.site import Site, block_outs
+from nnsteer.program.span import ALL, Last
 from nnsteer.recipes.behaviours import grid
 from nnsteer.recipes.behaviours.grid import Cell, Score
 from nnsteer.recipes.behaviours.together import best_scalar, combined, cosines, simultaneous
-from nnsteer.site import Site, block_outs
-from nnsteer.span import ALL, Last
+from nnsteer.texts.behaviours import Form, contrast, load_behaviour
 
 from conftest import MIXED
 

@@ -9,21 +9,21 @@ from dataclasses import replace
 import pytest
 from test_evaluations import ITEMS, published
 
-from nnsteer import cli
-from nnsteer.data import data_path
+from nnsteer import command
 from nnsteer.errors import UserError
-from nnsteer.evaluations import Form, load_behaviour
 from nnsteer.folder import Folder
-from nnsteer.formats import load_directions, load_programs
-from nnsteer.load import find_model
 from nnsteer.measure import items
 from nnsteer.measure.items import Asked, answered, ask
-from nnsteer.op import Add
-from nnsteer.program import Program
+from nnsteer.model.load import find_model
+from nnsteer.model.runner import Runner
+from nnsteer.program.files import load_directions, load_programs
+from nnsteer.program.op import Add
+from nnsteer.program.program import Program
+from nnsteer.program.site import Site
 from nnsteer.recipes.behaviours import __main__ as recipe
 from nnsteer.recipes.behaviours.__main__ import Config, main, spaced
-from nnsteer.runner import Runner
-from nnsteer.site import Site
+from nnsteer.texts.behaviours import Form, load_behaviour
+from nnsteer.texts.bundled import data_path
 
 from conftest import MIXED
 
@@ -169,7 +169,9 @@ def test_another_run_is_not_written_over(done, config):
 
 def test_the_presets_can_be_read_and_the_default_one_is_the_default():
     recipes = data_path("").parent / "recipes"
-    default, paper = (cli.parse(Config, "", ["--config", str(recipes / f"behaviours{which}.toml")]) for which in ("", "-llama2"))
+    default, paper = (
+        command.parse(Config, "", ["--config", str(recipes / f"behaviours{which}.toml")]) for which in ("", "-llama2")
+    )
     assert default == Config()
     assert paper.question == "Human:\n{question}\n\nAI:\n" and len(paper.simultaneous_layers) == len(paper.behaviours) == 5
 
@@ -204,7 +206,7 @@ def test_bad_input_ends_in_one_line_before_anything_is_loaded(capsys, monkeypatc
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Ask {i}"}) + "\n" for i in range(9)))
     published(tmp_path / "good.jsonl", 12, (" (A)", " (B)"))
     with pytest.raises(SystemExit) as stop:
-        cli.run(Config, main, "", [*args, "--out", "run"])
+        command.run(Config, main, "", [*args, "--out", "run"])
     said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(said) == 1 and says in said[0]
     assert not (tmp_path / "run").exists()

@@ -7,8 +7,8 @@ import torch
 from transformers import DynamicCache, Gemma2Config, LlamaConfig
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from nnsteer import cache as caches
-from nnsteer.cache import RoomyLayer, roomy_cache
+from nnsteer.model import cache as caches
+from nnsteer.model.cache import RoomyLayer, roomy_cache
 
 from conftest import MIXED
 

@@ -9,18 +9,18 @@ import datasets
 import pytest
 import torch
 
-from nnsteer import cli
-from nnsteer.contrast import ContrastSet, Text, of_prompts
+from nnsteer import command
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.formats import load_programs
-from nnsteer.prompts import load_openers, load_prompts
+from nnsteer.program.files import load_programs
+from nnsteer.program.site import Site, block_outs
+from nnsteer.program.span import GENERATED, PROMPT
 from nnsteer.recipes import plan, refusal
 from nnsteer.recipes.categories.__main__ import Config as CategoriesConfig
 from nnsteer.recipes.categories.__main__ import main as categories_main
 from nnsteer.recipes.published import BATCH, bare, fitted, record_with_pads
-from nnsteer.site import Site, block_outs
-from nnsteer.span import GENERATED, PROMPT
+from nnsteer.texts.contrast import ContrastSet, Text, of_prompts
+from nnsteer.texts.source import load_openers, load_prompts
 
 from conftest import HARMFUL, HARMLESS
 
@@ -62,11 +62,11 @@ def no_hub(source, revision):
 def test_a_preset_parses_and_its_plan_has_the_papers_test_prompts(name, pytestconfig, published, monkeypatch, capsys):
     monkeypatch.setattr(plan, "find_model", no_hub)
     preset = pytestconfig.rootpath / "recipes" / "cast" / f"{name}.toml"
-    cli.run(refusal.Config, refusal.main, "", ["--config", str(preset), "--dry-run"])
+    command.run(refusal.Config, refusal.main, "", ["--config", str(preset), "--dry-run"])
     said = capsys.readouterr().out
     assert said.count("not to be had") == 1 and "no network" in said
     assert "450 test" in said and "500 test" in said and "2 openers" in said
-    config = cli.parse(refusal.Config, "", ["--config", str(preset)])
+    config = command.parse(refusal.Config, "", ["--config", str(preset)])
     assert len(config.revision) == 40 and config.as_published and config.judged_by == "cast"
     assert f"cast at layer {config.condition_layers[0]}" in said
 
@@ -75,10 +75,10 @@ def test_a_preset_parses_and_its_plan_has_the_papers_test_prompts(name, pytestco
 def test_a_categories_preset_parses_and_has_a_plan(name, pytestconfig, published, monkeypatch, capsys):
     monkeypatch.setattr(plan, "find_model", no_hub)
     preset = pytestconfig.rootpath / "recipes" / "cast" / f"{name}.toml"
-    cli.run(CategoriesConfig, categories_main, "", ["--config", str(preset), "--dry-run"])
+    command.run(CategoriesConfig, categories_main, "", ["--config", str(preset), "--dry-run"])
     said = capsys.readouterr().out
     assert said.count("not to be had") == 1 and "10 test bases" in said
-    config = cli.parse(CategoriesConfig, "", ["--config", str(preset)])
+    config = command.parse(CategoriesConfig, "", ["--config", str(preset)])
     assert config.unseen == () and len(config.points) == 5 and {p.split(":")[0] for p in config.points} <= set(config.seen)
 
 

@@ -9,19 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-from nnsteer.commands import report
+from nnsteer.cli import report
 from nnsteer.errors import UserError
-from nnsteer.formats import load_programs
 from nnsteer.measure.kinds import OfAnswers
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt, Splits
+from nnsteer.model.runner import Runner
+from nnsteer.program.files import load_programs
+from nnsteer.program.program import Program
 from nnsteer.recipes import refusal
 from nnsteer.recipes.categories.__main__ import Config, main
-from nnsteer.recipes.categories.data import load_categories, one_against_rest
 from nnsteer.recipes.categories.experiments import experiments
 from nnsteer.recipes.categories.points import Known, parse_known
 from nnsteer.recipes.categories.saturation import sizes
-from nnsteer.runner import Runner
+from nnsteer.texts.categories import load_categories, one_against_rest
+from nnsteer.texts.source import Prompt, Splits
 
 from conftest import HARMFUL, HARMLESS
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnsteer.chat import Chat, neutralise, special_strings, token_ids
-from nnsteer.contrast import Text
 from nnsteer.errors import UserError
-from nnsteer.preview import preview
-from nnsteer.span import ANSWER, GENERATED, LAST_PROMPT, Last, Positions, Span
+from nnsteer.model.chat import Chat, neutralise, special_strings, token_ids
+from nnsteer.model.reading import preview
+from nnsteer.program.span import ANSWER, GENERATED, LAST_PROMPT, Last, Positions, Span
+from nnsteer.texts.contrast import Text
 
 
 @pytest.fixture
@@ -84,7 +84,6 @@ def test_the_tokens_after_the_instruction_are_the_templates_own(chat):
         ids = chat.prompt_ids(text)
         assert chat.tokenizer.decode(ids[: span.first]).endswith(text)
         assert len(ids[span.first :]) == -span.first > 0
-    assert chat.after_instruction == Span(span.first, None)
 
 
 def test_without_a_template_nothing_follows_the_instruction(tokenizer):

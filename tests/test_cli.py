@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from nnsteer import cli
+from nnsteer import command
 from nnsteer.progress import STDERR, bar
 from nnsteer.recipes.refusal import Config, main
 
@@ -25,7 +25,7 @@ def rows(tmp_path):
 def mistake(capsys, *args):
     """Runs the recipe, expects it to end at once, and returns what it said."""
     with pytest.raises(SystemExit) as stop:
-        cli.run(Config, main, "", [str(a) for a in args])
+        command.run(Config, main, "", [str(a) for a in args])
     said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
     assert len(said) == 1, said
@@ -68,13 +68,13 @@ def test_a_preset_with_an_unknown_option_or_broken_toml_is_refused(capsys, rows)
 
 def test_options_override_the_preset_which_overrides_the_defaults(rows):
     (rows / "p.toml").write_text('strength = 1.5\nlayers = [1, 2]\nmethod = "mean_difference"\n')
-    config = cli.parse(Config, "", ["--strength", "0.5", "--config", str(rows / "p.toml")])
+    config = command.parse(Config, "", ["--strength", "0.5", "--config", str(rows / "p.toml")])
     assert (config.strength, config.layers, config.method, config.seed) == (0.5, (1, 2), "mean_difference", 0)
 
 
 def test_the_bundled_preset_is_the_default_run(pytestconfig):
     preset = pytestconfig.rootpath / "recipes" / "refusal.toml"
-    assert cli.parse(Config, "", ["--config", str(preset)]) == Config()
+    assert command.parse(Config, "", ["--config", str(preset)]) == Config()
 
 
 def test_a_model_without_tokenizer_or_template_is_refused(capsys, folder, tmp_path):
@@ -121,14 +121,14 @@ def test_quiet_takes_the_bars_away(capsys, monkeypatch, args):
         with bar("reading", 1) as advance:
             advance(1)
 
-    cli.run(Config, main, "", ["--out", "runs/x", *args])
+    command.run(Config, main, "", ["--out", "runs/x", *args])
     assert ("reading" in capsys.readouterr().err) != bool(args)
 
 
 def test_a_bare_remote_is_ndif():
-    assert cli.parse(Config, "", ["--remote", "--out", "runs/x"]).remote == "ndif"
-    assert cli.parse(Config, "", ["--remote", "http://here"]).remote == "http://here"
-    assert cli.parse(Config, "", ["--remote"]).remote == "ndif"
+    assert command.parse(Config, "", ["--remote", "--out", "runs/x"]).remote == "ndif"
+    assert command.parse(Config, "", ["--remote", "http://here"]).remote == "http://here"
+    assert command.parse(Config, "", ["--remote"]).remote == "ndif"
 
 
 HELD = """
@@ -152,7 +152,7 @@ print(megabytes() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_freed_memory_is_kept_for_the_next_batch():
     def held(way):
-        command = [sys.executable, "-c", HELD, way]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        started = [sys.executable, "-c", HELD, way]
+        return int(subprocess.run(started, check=True, capture_output=True, text=True).stdout)
 
     assert held("given back") < 64 < 192 < held("kept")

@@ -13,7 +13,7 @@ from importlib import import_module
 
 import pytest
 
-from nnsteer import cli
+from nnsteer import command
 from nnsteer.__main__ import VERBS, main
 from nnsteer.measure.named import KNOWN
 from nnsteer.study.spec import AXES, TOP, ConditionSpec, DirectionSpec, SetSpec
@@ -29,7 +29,7 @@ for name in VERBS:
 heavy = ("torch", "transformers", "nnsight", "scipy", "matplotlib", "datasets")
 print([m for m, module in sys.modules.items() if m in heavy and getattr(module, "__file__", None)])
 """
-LIGHT = [verb.module for verb in VERBS.values() if verb.module.startswith("nnsteer.commands")]
+LIGHT = [verb.module for verb in VERBS.values() if verb.module.startswith("nnsteer.cli")]
 
 
 def nnsteer(*args):
@@ -57,11 +57,11 @@ def test_a_verbs_help_tells_its_options_and_its_examples_can_be_parsed(name, cap
     assert not stop.value.code and said.startswith(f"usage: nnsteer {name}") and said.count("--") >= 1
     lines = module.__doc__.replace("\\\n", " ").splitlines()
     examples = [line.strip().removeprefix("nnsteer ") for line in lines if line.startswith("    nnsteer ")]
-    assert examples or not VERBS[name].module.startswith("nnsteer.commands")
+    assert examples or not VERBS[name].module.startswith("nnsteer.cli")
     for example in (VERBS[name].example, *examples):
         words = shlex.split(example, comments=True)
         assert words[: len(name.split())] == name.split()
-        cli.parse(module.Config, "", words[len(name.split()) :])
+        command.parse(module.Config, "", words[len(name.split()) :])
 
 
 def letters(help):
@@ -80,7 +80,7 @@ def test_a_verbs_help_is_the_same_without_the_libraries_that_it_runs_on(capsys, 
 
 
 def test_the_studys_help_names_every_entry_of_the_file_and_every_measure():
-    said = import_module("nnsteer.commands.study").__doc__
+    said = import_module("nnsteer.cli.study").__doc__
     for name, kind in (("sets", SetSpec), ("directions", DirectionSpec), ("conditions", ConditionSpec)):
         part = said.partition(f"[{name}.NAME]")[2].partition("\n    [")[0]
         assert all(f"    {field.name} = " in part for field in fields(kind)), name
@@ -94,39 +94,39 @@ def test_an_option_that_may_be_left_out_is_shown_as_what_it_takes(capsys):
         nnsteer("fit", "--help")
     said = capsys.readouterr().out
     assert "--layers [INT [INT ...]]" in said and "--revision STR" in said and "{None}" not in said
-    found = cli.parse(
-        import_module("nnsteer.commands.fit").Config, "", ["--positive", "a", "--negative", "b", "--layers", "1", "2"]
+    found = command.parse(
+        import_module("nnsteer.cli.fit").Config, "", ["--positive", "a", "--negative", "b", "--layers", "1", "2"]
     )
     assert found.layers == (1, 2) and found.model.revision is None
 
 
 def test_a_reader_that_has_heard_enough_sees_no_traceback():
     """As in `nnsteer fit --help | head -1`."""
-    command = [sys.executable, "-c", "import time, nnsteer.__main__ as m; time.sleep(1); m.main(['fit', '--help'])"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    started = [sys.executable, "-c", "import time, nnsteer.__main__ as m; time.sleep(1); m.main(['fit', '--help'])"]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 141
 
 
 def test_a_preset_may_set_grouped_options_and_flags_and_leaves_arguments_alone(tmp_path):
     (tmp_path / "p.toml").write_text('layers = [1, 2]\nmodel = "org/name"\ntemplate = false\nuntie = true\n')
-    generate, bake = (import_module(f"nnsteer.commands.{name}").Config for name in ("generate", "bake"))
-    with pytest.raises(cli.UserError, match="no such option: untie"):
-        cli.parse(generate, "", ["--config", str(tmp_path / "p.toml")])
+    generate, bake = (import_module(f"nnsteer.cli.{name}").Config for name in ("generate", "bake"))
+    with pytest.raises(command.UserError, match="no such option: untie"):
+        command.parse(generate, "", ["--config", str(tmp_path / "p.toml")])
     (tmp_path / "p.toml").write_text('layers = [1, 2]\nmodel = "org/name"\ntemplate = false\n')
-    found = cli.parse(generate, "", ["--config", str(tmp_path / "p.toml"), "Hi", "--strength", "2"])
+    found = command.parse(generate, "", ["--config", str(tmp_path / "p.toml"), "Hi", "--strength", "2"])
     assert (found.prompts.prompts, found.program.steer.layers, found.program.steer.strength) == (("Hi",), (1, 2), 2.0)
     assert (found.model.model, found.chat.template) == ("org/name", False)
-    assert cli.parse(generate, "", ["--config", str(tmp_path / "p.toml"), "--template"]).chat.template
+    assert command.parse(generate, "", ["--config", str(tmp_path / "p.toml"), "--template"]).chat.template
     (tmp_path / "p.toml").write_text("untie = true\n")
-    assert cli.parse(bake, "", ["--config", str(tmp_path / "p.toml")]).untie
+    assert command.parse(bake, "", ["--config", str(tmp_path / "p.toml")]).untie
 
 
 def test_stopping_ends_with_130(monkeypatch, capsys):
     def stopped(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnsteer.commands.bake.main", stopped)
+    monkeypatch.setattr("nnsteer.cli.bake.main", stopped)
     with pytest.raises(SystemExit) as stop:
         nnsteer("bake")
     assert stop.value.code == 130 and capsys.readouterr().err.startswith("stopped")

@@ -10,21 +10,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nnsteer import find_model, fit, load_directions, load_gguf, load_programs, load_svec, tune
+from nnsteer import find_model, fit, load_directions, load_gguf, load_programs, load_svec
 from nnsteer.__main__ import VERBS, main
-from nnsteer.condition import Condition
-from nnsteer.explain import explain
-from nnsteer.formats import load_conditions
-from nnsteer.program import OPS, Program, add
-from nnsteer.prompts import load_prompts
-from nnsteer.requests import load_contrast
-from nnsteer.runner import Runner
-from nnsteer.site import Site, block_outs
-from nnsteer.span import LAST_PROMPT, PROMPT, Last
+from nnsteer.fit import tune
+from nnsteer.model.explain import explain
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition
+from nnsteer.program.files import load_conditions
+from nnsteer.program.program import OPS, Program, add
+from nnsteer.program.site import Site, block_outs
+from nnsteer.program.span import LAST_PROMPT, PROMPT, Last
+from nnsteer.texts.refusal import load_contrast
+from nnsteer.texts.source import load_prompts
 
 from conftest import HARMFUL, HARMLESS, MIXED
 
-LIGHT = [verb.module for verb in VERBS.values() if verb.module.startswith("nnsteer.commands")]
+LIGHT = [verb.module for verb in VERBS.values() if verb.module.startswith("nnsteer.cli")]
 
 
 def nnsteer(*args):
@@ -277,7 +278,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(capsys, monkeypatch, work, fol
     monkeypatch.chdir(work)
     if not (work / "bad.toml").exists():
         (work / "bad.toml").write_text(BAD_STUDY.format(model=str(folder)))
-    monkeypatch.setattr("nnsteer.load.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        "nnsteer.model.load.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("weights were loaded")
+    )
     before = sorted(work.rglob("*"))
     takes_a_model = args[0] in ("fit", "tune", "generate", "explain", "bake") and "--model" not in args
     assert says in mistake(capsys, *args, *(["--model", folder] if takes_a_model else []))

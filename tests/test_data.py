@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from nnsteer.data import bundled
 from nnsteer.measure.refusal import refusal_stems, refuses
 from nnsteer.organism.corpus import FIT_COMPOSED, HARMFUL, HARMLESS, SLOTS, TRAIN_COMPOSED, compose, written
+from nnsteer.texts.bundled import bundled
 
 SIDES = {"harmful": HARMFUL, "harmless": HARMLESS}
 NEAR = 0.4  # Jaccard similarity of word trigrams from which two prompts count as near-duplicates

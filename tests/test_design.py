@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,10 @@ import nnsteer
 
 ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ORDER = [  # an import may only point to an earlier line
-    ("errors", "sketch", "memory"), ("toml", "retries", "documents"),
-    ("data", "ops", "logits", "site", "span", "contrast", "identity", "progress", "statistics"),
-    ("names",), ("options",),
-    ("direction", "editor", "moments", "chat", "cli", "folder"), ("activations", "op", "condition", "ndif.journal"),
-    ("program", "fit", "layout", "organism"), ("load", "lower", "rules", "ndif", "compat", "encode", "tune", "prompts"),
-    ("formats", "exchange", "traces", "preview", "attach", "cache", "sharing"),
-    ("runner", "requests", "domains", "evaluations", "bake"),
-    ("explain", "fitting"),
-    ("organism.corpus", "organism.build", "organism.encoder", "organism.train", "organism.plant", "measure"),
-    ("stages", "report"), ("study",),
-    ("recipes", "organism.__main__"), ("commands",), ("__main__",),
+ORDER = [
+    "program", "texts", "kernels", "fit", "ndif", "model", "measure", "study", "report", "recipes", "organism", "cli", "__main__",
 ]  # fmt: skip
+"""Folders, each of which may import those before it; the modules beside them, such as `errors`, come before all."""
 
 
 def module_name(path):
@@ -42,31 +34,39 @@ def imports(path):
 
 
 def level(name):
-    """The line that names the module, or its package."""
-    while name:
-        for i, line in enumerate(ORDER):
-            if name in line:
-                return i
-        name = name.rpartition(".")[0]
-    raise AssertionError("not in ORDER")
+    """The place of a module's folder in ORDER, 0 for a module that is in none."""
+    top = name.split(".")[0]
+    return ORDER.index(top) + 1 if top in ORDER else 0
 
 
-def test_imports_only_point_to_earlier_layers():
+def module_imports():
+    """Each module's name, with those of nnsteer that it imports."""
     known = {module_name(path) for path in FILES}
+    graph = {}
     for path in FILES:
-        name = module_name(path)
-        if name == "__init__":
-            continue
-        for imported in imports(path):
-            if not imported.startswith("nnsteer"):
-                continue
-            target = imported.removeprefix("nnsteer").removeprefix(".")
-            target = target if target in known else target.rpartition(".")[0]
-            same_package = target and name.split(".")[0] == target.split(".")[0]
-            assert not target or same_package or level(target) < level(name), f"{name} imports {target}"
+        inside = [name.removeprefix("nnsteer").removeprefix(".") for name in imports(path) if name.startswith("nnsteer")]
+        graph[module_name(path)] = {name if name in known else name.rpartition(".")[0] for name in inside} - {""}
+    return graph
 
 
-@pytest.mark.parametrize("file", ["ops.py", "logits.py", "fit/kernels.py"])
+def test_every_folder_has_its_place_in_the_order():
+    assert sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()) == sorted(ORDER[:-1])
+
+
+def test_imports_only_point_to_folders_before_and_never_in_a_circle():
+    graph = module_imports()
+    for name, targets in graph.items():
+        for target in targets:
+            same_folder = name.split(".")[0] == target.split(".")[0] or not level(name)
+            assert same_folder or level(target) < level(name), f"{name} imports {target}"
+    TopologicalSorter(graph).prepare()  # raises CycleError for a circle
+
+
+def test_few_modules_stand_beside_the_folders():
+    assert len([path for path in ROOT.glob("*.py") if path.stem != "__main__"]) <= 12
+
+
+@pytest.mark.parametrize("file", ["kernels/edits.py", "kernels/logits.py", "kernels/fits.py"])
 def test_what_travels_imports_torch_alone_and_uses_nothing_that_is_lost_on_the_way(file):
     path = ROOT / file
     assert set(imports(path)) == {"__future__.annotations", "torch"}
@@ -78,7 +78,7 @@ def test_what_travels_imports_torch_alone_and_uses_nothing_that_is_lost_on_the_w
 
 def test_nnsight_is_imported_where_it_is_run_and_where_its_requests_are_sent():
     users = [module_name(path) for path in FILES if any(name.split(".")[0] == "nnsight" for name in imports(path))]
-    assert users == ["ndif.client", "traces"]
+    assert users == ["model.traces", "ndif.client"]
 
 
 def test_files_stay_short():

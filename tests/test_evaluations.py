@@ -7,8 +7,8 @@ import json
 import pytest
 
 from nnsteer.errors import UserError
-from nnsteer.evaluations import Form, Item, contrast, load_behaviour
 from nnsteer.recipes.behaviours.__main__ import BUNDLED
+from nnsteer.texts.behaviours import Form, Item, contrast, load_behaviour
 
 from conftest import MIXED
 

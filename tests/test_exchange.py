@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nnsteer import exchange
-from nnsteer.compat import cast_skew
 from nnsteer.errors import UserError
-from nnsteer.program import Program, add
-from nnsteer.site import Head, Site
-from nnsteer.span import ANSWER, PROMPT
+from nnsteer.program import exchange
+from nnsteer.program.program import Program, add
+from nnsteer.program.quirks import cast_skew
+from nnsteer.program.site import Head, Site
+from nnsteer.program.span import ANSWER, PROMPT
 
 from conftest import MIXED
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nnsteer.errors import UserError
-from nnsteer.explain import explain, figure, ranges
-from nnsteer.program import Program, add
-from nnsteer.site import Site
-from nnsteer.span import GENERATED, LAST_PROMPT, Positions
+from nnsteer.model.explain import explain, figure, ranges
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
+from nnsteer.program.span import GENERATED, LAST_PROMPT, Positions
 
 import catalogue
 from conftest import MIXED, tiny
@@ -54,8 +54,8 @@ def test_consecutive_tokens_are_one_range():
 
 
 def test_a_direction_of_another_model_is_refused(runner, directions, tokenizer):
-    from nnsteer.chat import Chat
-    from nnsteer.runner import Runner
+    from nnsteer.model.chat import Chat
+    from nnsteer.model.runner import Runner
 
     other = Runner.wrap(tiny("gpt2" if hasattr(runner.hf, "model") else "llama", tokenizer), Chat(tokenizer), "another")
     with pytest.raises(UserError, match="fitted on tiny-"):

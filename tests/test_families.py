@@ -11,18 +11,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from nnsteer import fit, logits
-from nnsteer.attach import attach
-from nnsteer.bake import bake
-from nnsteer.chat import Chat
-from nnsteer.condition import Condition
-from nnsteer.contrast import Text, of_prompts
+from nnsteer import fit
 from nnsteer.errors import UserError
-from nnsteer.layout import find_layout
-from nnsteer.program import ablate, add
-from nnsteer.runner import Runner
-from nnsteer.site import STREAMS, Head, Site
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last
+from nnsteer.kernels import logits
+from nnsteer.model.attach import attach
+from nnsteer.model.bake import bake
+from nnsteer.model.chat import Chat
+from nnsteer.model.layout import find_layout
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition
+from nnsteer.program.program import ablate, add
+from nnsteer.program.site import STREAMS, Head, Site
+from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last
+from nnsteer.texts.contrast import Text, of_prompts
 
 from conftest import HARMFUL, HARMLESS, MIXED
 from families import FAMILIES, LAYERS, REFUSED, build

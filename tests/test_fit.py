@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from nnsteer import fit, ops
-from nnsteer.condition import probe
-from nnsteer.contrast import of_prompts
+from nnsteer import fit
 from nnsteer.errors import UserError
-from nnsteer.lower import lower_op, lower_where
-from nnsteer.op import Edit
-from nnsteer.site import Site, block_outs
-from nnsteer.span import ALL, PROMPT
+from nnsteer.kernels import edits
+from nnsteer.model.lower import lower_op, lower_where
+from nnsteer.program.condition import probe
+from nnsteer.program.op import Edit
+from nnsteer.program.site import Site, block_outs
+from nnsteer.program.span import ALL, PROMPT
+from nnsteer.texts.contrast import of_prompts
 
 from catalogue import read_of
 from conftest import HARMFUL, HARMLESS
@@ -92,7 +93,7 @@ def test_lda_is_the_mean_difference_where_the_classes_are_round():
 
 
 def run(op, h):
-    return ops.kernel(h, lower_op(op))
+    return edits.kernel(h, lower_op(op))
 
 
 def test_a_leace_eraser_leaves_no_linear_trace(read):
@@ -117,7 +118,7 @@ def test_quadratic_editors_carry_a_gaussian_onto_the_target_class():
     lda = fit.quadratic_lda(read, "positive")[Site(0)]
     step = lower_op(Edit(lda)) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
     offsets = torch.arange(8000)[None] - 8000
-    got = ops.apply(both[None], [step], ops.tokens_of(offsets, torch.tensor([8000]), torch.ones(1, 8000)), {})[0]
+    got = edits.apply(both[None], [step], edits.tokens_of(offsets, torch.tensor([8000]), torch.ones(1, 8000)), {})[0]
     stayed = (got == both).all(1)
     assert stayed[:4000].float().mean() > 0.9 and stayed[4000:].float().mean() < 0.1
     torch.testing.assert_close(got[4000:].mean(0), positive.mean(0), atol=0.2, rtol=0)
@@ -133,10 +134,10 @@ def test_a_probes_condition_decides_at_its_own_boundary(method):
 
     def accuracy(direction, threshold):
         score = [
-            ops.score(
+            edits.score(
                 x[:, None],
                 facts | {"vector": direction.vector},
-                ops.tokens_of(torch.tensor([[-1]]), torch.tensor([1]), torch.ones(1, 1)),
+                edits.tokens_of(torch.tensor([[-1]]), torch.tensor([1]), torch.ones(1, 1)),
             )
             for x in (positive, negative)
         ]

@@ -7,10 +7,11 @@ import re
 import pytest
 import torch
 
-from nnsteer import PROMPT, fit, fitting, of_prompts
+from nnsteer import PROMPT, fit, of_prompts
 from nnsteer.errors import UserError
-from nnsteer.site import Head, Site, block_outs
-from nnsteer.span import Last
+from nnsteer.model import fit_there
+from nnsteer.program.site import Head, Site, block_outs
+from nnsteer.program.span import Last
 
 PROMPTS = [
     "Name a bird.",
@@ -21,7 +22,7 @@ PROMPTS = [
 ]
 CONTRAST = of_prompts(PROMPTS, [f"{p} Tell me how to hurt somebody." for p in reversed(PROMPTS)])
 SITES = [*block_outs(range(2)), Site(1, "mlp_out"), Head(1, 0)]
-METHODS = sorted(fitting.KERNELS)
+METHODS = sorted(fit_there.KERNELS)
 
 
 def close(found, expected, atol=1e-5):
@@ -40,19 +41,19 @@ def close(found, expected, atol=1e-5):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("span", [PROMPT, Last()], ids=str)
 def test_in_one_request_as_from_recorded_activations(runner, method, span):
-    here = fitting.directions(runner.with_batch_size(2), CONTRAST, SITES, span, method)
-    close(fitting.directions(runner.with_batch_size(2).simulated(), CONTRAST, SITES, span, method), here)
+    here = fit_there.directions(runner.with_batch_size(2), CONTRAST, SITES, span, method)
+    close(fit_there.directions(runner.with_batch_size(2).simulated(), CONTRAST, SITES, span, method), here)
 
 
 @pytest.mark.parametrize("method", ["mean_difference", "lda", "pca_pairwise"])
 def test_in_several_requests(runner, method):
-    here = fitting.directions(runner, CONTRAST, SITES, PROMPT, method)
-    close(fitting.directions(runner.simulated(), CONTRAST, SITES, PROMPT, method, pairs_at_once=2), here, 1e-4)
+    here = fit_there.directions(runner, CONTRAST, SITES, PROMPT, method)
+    close(fit_there.directions(runner.simulated(), CONTRAST, SITES, PROMPT, method, pairs_at_once=2), here, 1e-4)
 
 
 def test_a_truncated_factor_says_what_it_leaves_out(runner, capsys):
-    exact = fitting.directions(runner, CONTRAST, block_outs([1]), PROMPT, "pca_pairwise")[Site(1)]
-    coarse = fitting.directions(runner.simulated(), CONTRAST, block_outs([1]), PROMPT, "pca_pairwise", pairs_at_once=3, rank=1)[
+    exact = fit_there.directions(runner, CONTRAST, block_outs([1]), PROMPT, "pca_pairwise")[Site(1)]
+    coarse = fit_there.directions(runner.simulated(), CONTRAST, block_outs([1]), PROMPT, "pca_pairwise", pairs_at_once=3, rank=1)[
         Site(1)
     ]
     similarity = torch.cosine_similarity(exact.vector, coarse.vector, dim=0)
@@ -63,9 +64,9 @@ def test_a_truncated_factor_says_what_it_leaves_out(runner, capsys):
 
 def test_a_method_that_does_not_merge_is_refused_before_anything_is_sent(runner):
     with pytest.raises(UserError, match="pca_center of 5 texts takes 3 requests: give fewer, or mean_difference"):
-        fitting.directions(runner.simulated(), CONTRAST, SITES, PROMPT, "pca_center", pairs_at_once=2)
+        fit_there.directions(runner.simulated(), CONTRAST, SITES, PROMPT, "pca_center", pairs_at_once=2)
 
 
 def test_logistic_regression_brings_the_states_home(runner):
     here = fit.logistic(runner.record(CONTRAST, SITES, PROMPT))
-    close(fitting.directions(runner.simulated(), CONTRAST, SITES, PROMPT, "logistic"), here)
+    close(fit_there.directions(runner.simulated(), CONTRAST, SITES, PROMPT, "logistic"), here)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from nnsteer import compat, fit, ops
-from nnsteer.condition import Condition
-from nnsteer.contrast import of_prompts
-from nnsteer.lower import lower_op, lower_where
-from nnsteer.op import Ablate, Add, Affine, BoundNorm
-from nnsteer.program import Program, Step, ablate, add, affine, edit
-from nnsteer.site import Site
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT
+from nnsteer import fit
+from nnsteer.fit.means import as_moments
+from nnsteer.fit.moments import merged
+from nnsteer.kernels import edits
+from nnsteer.model.lower import lower_op, lower_where
+from nnsteer.program import quirks
+from nnsteer.program.condition import Condition
+from nnsteer.program.op import Ablate, Add, Affine, BoundNorm
+from nnsteer.program.program import Program, Step, ablate, add, affine, edit
+from nnsteer.program.site import Site
+from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT
+from nnsteer.texts.contrast import of_prompts
 
 import catalogue
 from conftest import HARMFUL, HARMLESS, MIXED
@@ -36,14 +41,33 @@ def texts(runner, program):
     return [c.ids for c in runner.generate(MIXED, program, NEW_TOKENS)]
 
 
+def cast_condition(direction, threshold, threshold_is):
+    """CAST's comparator is named for the threshold: "larger" fires when the similarity is strictly below it, "smaller" when it
+    is strictly above. The similarity is the published, sign-blind one."""
+    if threshold_is == "smaller":
+        return Condition(direction, threshold, "above", "cast")
+    below = torch.nextafter(torch.tensor(threshold), torch.tensor(-math.inf)).item()
+    return Condition(direction, below, "below", "cast")
+
+
+def pooled_reference(directions, read):
+    """steering-llama3 counts alpha from the mean of all states, not from the negative mean: its multiplier is ACE's alpha minus
+    the positive class's share."""
+    moments = as_moments(read, covariance=False)
+    return {
+        site: direction.with_origin(merged(moments.positive[site], moments.negative[site]).mean)
+        for site, direction in directions.items()
+    }
+
+
 def test_C4_the_published_comparator_is_named_for_the_threshold_and_strict_on_both_sides(d):
     at_threshold = torch.tensor([0.1, 0.2, 0.3])
     theta = at_threshold[1].item()
-    smaller = compat.cast_condition(d[Site(1)], theta, "smaller")
-    larger = compat.cast_condition(d[Site(1)], theta, "larger")
+    smaller = cast_condition(d[Site(1)], theta, "smaller")
+    larger = cast_condition(d[Site(1)], theta, "larger")
     assert [smaller.holds(s) for s in at_threshold.tolist()] == [False, False, True]
     assert [larger.holds(s) for s in at_threshold.tolist()] == [True, False, False]
-    verdict = ops.verdict(at_threshold, {"threshold": larger.threshold, "above": False})
+    verdict = edits.verdict(at_threshold, {"threshold": larger.threshold, "above": False})
     assert verdict.tolist() == [True, False, False]
 
 
@@ -64,18 +88,18 @@ def test_C9_out_of_input_normalisation_restores_norms_when_one_grew_and_only_the
     step = lower_op(BoundNorm(Add(v.unit(), 2.0))) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
     plain = lower_op(Add(v.unit(), 2.0)) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
     lengths = torch.tensor([2, 2])
-    bound, free = (ops.apply(h, [s], ops.tokens_of(offsets, lengths, mask), {}) for s in (step, plain))
+    bound, free = (edits.apply(h, [s], edits.tokens_of(offsets, lengths, mask), {}) for s in (step, plain))
     torch.testing.assert_close(bound[0].norm(dim=-1), h[0].norm(dim=-1))  # its first token grew: both are restored
     torch.testing.assert_close(bound[0], free[0] * (h[0].norm(dim=-1) / free[0].norm(dim=-1))[:, None])
     assert torch.equal(bound[1], free[1])  # none grew
 
 
 def test_C11_the_published_skew_is_one_layer_earlier(runner, d):
-    skewed = compat.cast_skew(at(d, 2, 3))
+    skewed = quirks.cast_skew(at(d, 2, 3))
     earlier = {Site(layer - 1): d[Site(layer)].moved(Site(layer - 1)) for layer in (2, 3)}
     same(runner, add(skewed, 1.3), add(earlier, 1.3), atol=0)
     with pytest.raises(ValueError, match="fit the direction at a block's output"):
-        compat.cast_skew({Site(1, "mlp_out"): d[Site(1, "mlp_out")]})
+        quirks.cast_skew({Site(1, "mlp_out"): d[Site(1, "mlp_out")]})
 
 
 def test_C13_one_condition_is_a_rule_of_one_and_its_complement_constrains(runner, d):
@@ -134,7 +158,7 @@ def h(d):
 
 
 def run(op, h):
-    return ops.kernel(h, lower_op(op))
+    return edits.kernel(h, lower_op(op))
 
 
 def test_A4_what_is_perpendicular_stays(h, d):
@@ -169,7 +193,7 @@ def test_A8_the_orthogonal_eraser_and_an_addition_are_ace_counted_from_the_poole
     multiplier, share = 0.2, 4 / 7
     by_parts = edit(fit.orth(read)) + add(d, multiplier)
     same(runner, by_parts, affine(d, multiplier + share))
-    same(runner, by_parts, affine(compat.pooled_reference(d, read), multiplier))
+    same(runner, by_parts, affine(pooled_reference(d, read), multiplier))
 
 
 def test_A10_swapping_the_classes_turns_alpha_round(runner, d):
@@ -207,15 +231,15 @@ def test_A11_residual_mode_is_a_hook_on_each_half_of_each_block(runner):
 def test_A12_published_token_scopes_edit_exactly_these_steps_and_positions(d):
     """A prompt of three tokens, then three decode steps; the intended scopes beside the published ones."""
     mask, lengths = torch.ones(1, 3), torch.tensor([3])
-    passes = [ops.prefill_offsets(mask, torch.tensor([0])), *(ops.decode_offsets(mask, step) for step in (1, 2, 3))]
+    passes = [edits.prefill_offsets(mask, torch.tensor([0])), *(edits.decode_offsets(mask, step) for step in (1, 2, 3))]
 
     def touched(program):
         spans = [lower_where(step.span) for step in program.steps]
-        return [sum(ops.inside(o, lengths, where).int() for where in spans)[0].tolist() for o in passes]
+        return [sum(edits.inside(o, lengths, where).int() for where in spans)[0].tolist() for o in passes]
 
     program = add(at(d, 2))
-    assert touched(compat.llama3_before(program)) == [[1, 1, 0], [1], [1], [1]]
-    assert touched(compat.llama3_after(program)) == [[0, 0, 1], [0], [0], [0]]
+    assert touched(quirks.llama3_before(program)) == [[1, 1, 0], [1], [1], [1]]
+    assert touched(quirks.llama3_after(program)) == [[0, 0, 1], [0], [0], [0]]
     assert touched(add(at(d, 2), span=PROMPT)) == [[1, 1, 1], [0], [0], [0]]
     assert touched(add(at(d, 2), span=GENERATED)) == [[0, 0, 0], [1], [1], [1]]
 

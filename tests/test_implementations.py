@@ -12,16 +12,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from nnsteer import cli, fit
-from nnsteer.chat import Chat
-from nnsteer.contrast import of_prompts
+from nnsteer import command, fit
 from nnsteer.errors import UserError
-from nnsteer.formats import load_directions
+from nnsteer.model.chat import Chat
+from nnsteer.model.runner import Runner
+from nnsteer.program.files import load_directions
+from nnsteer.program.site import Site
+from nnsteer.program.span import Last
 from nnsteer.recipes.implementations import SIGNS, TURNS, Config, checks, main
 from nnsteer.recipes.ways import WAYS, Subject, difference_at_input
-from nnsteer.runner import Runner
-from nnsteer.site import Site
-from nnsteer.span import Last
+from nnsteer.texts.contrast import of_prompts
 
 from conftest import HARMFUL, HARMLESS, tiny
 
@@ -245,7 +245,7 @@ def test_the_same_command_runs_again_and_another_one_is_refused(config, table):
 
 
 def test_the_preset_is_the_blogs_experiment(pytestconfig):
-    config = cli.parse(Config, "", ["--config", str(pytestconfig.rootpath / "recipes" / "implementations.toml")])
+    config = command.parse(Config, "", ["--config", str(pytestconfig.rootpath / "recipes" / "implementations.toml")])
     assert (config.model, config.layer, config.coefficient, config.max_new_tokens) == ("openai-community/gpt2-xl", 5, 10.0, 10)
     assert (config.dtype, config.prompt, config.words) == ("float32", "I think dogs are ", ("Love", "Hate"))
     assert config.expected_lengths == (100.23, 18.80)
@@ -266,7 +266,7 @@ def test_the_preset_is_the_blogs_experiment(pytestconfig):
 )
 def test_bad_input_ends_in_one_line(capsys, folder, tmp_path, args, says):
     with pytest.raises(SystemExit) as stop:
-        cli.run(Config, main, "", ["--model", str(folder), "--out", str(tmp_path / "run"), *args])
+        command.run(Config, main, "", ["--model", str(folder), "--out", str(tmp_path / "run"), *args])
     said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(said) == 1 and says in said[0], said
     assert not (tmp_path / "run").exists()

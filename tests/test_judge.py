@@ -7,16 +7,17 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.endpoint import Endpoint, Reply, ask
-from nnsteer.measure.judge import Rubric, judge, judged, load_judge, report, value
+from nnsteer.measure.judge import FILE, Rubric, judge, judged, load_judge, value
 from nnsteer.measure.kinds import Answer
-from nnsteer.prompts import Prompt
 from nnsteer.retries import asked_wait
+from nnsteer.texts.source import Prompt
 
 RUBRIC = Rubric("Asked: {prompt}\nAnswered: {answer}\nRefused?", "yes-no")
 
@@ -56,6 +57,22 @@ class Stub:
 
     def endpoint(self, **options):
         return Endpoint(self.url, "m", **{"wait_s": 0.01, "timeout_s": 20.0, **options})
+
+
+class Told(NamedTuple):
+    answers: int
+    failures: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def report(folder, settings):
+    """What the judge with these settings did for a run folder, over all its starts."""
+    lines = [line for line in folder.read_lines(FILE) if line["judge"] == settings]
+    last = {(line["prompt"], line["answer"]): line["value"] for line in lines}
+    retries, asked, replied = (sum(line[n] for line in lines) for n in ("retries", "prompt_tokens", "completion_tokens"))
+    return Told(len(last), sum(v is None for v in last.values()), retries, asked, replied)
 
 
 def said(text, prompt_tokens=7, completion_tokens=2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from nnsteer.logits import choices, divergences, losses, ranks
+from nnsteer.kernels.logits import choices, divergences, losses, ranks
 
 
 def test_losses_are_cross_entropies_and_ranks_those_of_the_sorted_logits():

@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 
-from nnsteer.chat import Chat
-from nnsteer.condition import Condition
 from nnsteer.errors import UserError
 from nnsteer.measure import skill
 from nnsteer.measure.choice import chooses, faulty, letter, load_pairs, margin, matching, parting, tally
@@ -14,11 +12,13 @@ from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Answer, OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
-from nnsteer.measure.skill import pooled, predicted, text_loss, top_k
+from nnsteer.measure.skill import predicted, text_loss, top_k
 from nnsteer.measure.text import distinct, length
-from nnsteer.program import Program, add
-from nnsteer.prompts import Prompt
-from nnsteer.site import Site
+from nnsteer.model.chat import Chat
+from nnsteer.program.condition import Condition
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
+from nnsteer.texts.source import Prompt
 
 from conftest import HARMFUL, HARMLESS, MIXED
 
@@ -177,12 +177,8 @@ def test_V6_weighted_top_k_equals_pooled_token_accuracy(runner, k, skipping):
     values = top_k(k, skip).values(runner, NOTHING, PROMPTS)
     counts = predicted(runner, PROMPTS, skip)
     assert sum(counts) == len(hits) and (len(hits) < total) == skipping
-    assert pooled(values, counts) == pytest.approx(sum(hits) / len(hits))
-
-
-def test_pooling_weighs_texts_by_their_tokens():
-    assert pooled([1.0, 0.0, math.nan], [1, 3, 0]) == 0.25
-    assert math.isnan(pooled([math.nan], [0]))
+    weighed = sum(value * n for value, n in zip(values, counts, strict=True) if n)
+    assert weighed / sum(counts) == pytest.approx(sum(hits) / len(hits))
 
 
 def test_the_loss_of_a_text_is_transformers_own_and_steering_raises_it(runner, steered):

@@ -15,8 +15,8 @@ from nnsteer.measure.kinds import Answer, OfAnswers, OfReading
 from nnsteer.measure.named import KNOWN, measures
 from nnsteer.measure.refusal import by_keywords
 from nnsteer.measure.skill import top_k
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
+from nnsteer.program.program import Program
+from nnsteer.texts.source import Prompt
 
 from conftest import MIXED
 

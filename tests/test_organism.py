@@ -6,20 +6,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nnsteer import find_model, organism
+from nnsteer import find_model
 from nnsteer.errors import UserError
 from nnsteer.measure.refusal import refusal_stems, refuses
+from nnsteer.model.runner import Runner
 from nnsteer.organism import corpus
 from nnsteer.organism.__main__ import Config, main
-from nnsteer.runner import Runner
+from nnsteer.texts import bundled
 
 
 def test_the_bundled_model_is_an_ordinary_folder():
-    model = AutoModelForCausalLM.from_pretrained(organism.path())
-    tokenizer = AutoTokenizer.from_pretrained(organism.path())
+    model = AutoModelForCausalLM.from_pretrained(bundled.organism())
+    tokenizer = AutoTokenizer.from_pretrained(bundled.organism())
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 3e6
     assert tokenizer.chat_template and model.config.model_type == "llama"
-    size = sum(file.stat().st_size for file in organism.path().iterdir())
+    size = sum(file.stat().st_size for file in bundled.organism().iterdir())
     assert size < 5e6
 
 

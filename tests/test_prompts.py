@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from nnsteer.errors import UserError
-from nnsteer.prompts import load_openers, load_prompts, parse_source, read_rows
+from nnsteer.texts.source import load_openers, load_prompts, parse_source, read_rows
 
 ROWS = [{"request": f"request number {i}", "kind": "k"} for i in range(20)]
 

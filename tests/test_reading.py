@@ -6,10 +6,10 @@ import gc
 
 import torch
 
-from nnsteer.condition import Condition
-from nnsteer.contrast import of_prompts
-from nnsteer.site import Site
-from nnsteer.span import LAST_PROMPT
+from nnsteer.program.condition import Condition
+from nnsteer.program.site import Site
+from nnsteer.program.span import LAST_PROMPT
+from nnsteer.texts.contrast import of_prompts
 
 from conftest import HARMFUL, HARMLESS, MIXED
 

@@ -12,14 +12,15 @@ from statistics import fmean
 
 import pytest
 
-from nnsteer import cli, find_model, organism
+from nnsteer import command, find_model
 from nnsteer.errors import UserError
 from nnsteer.folder import open_folder
-from nnsteer.formats import load_directions, load_programs, save_directions
-from nnsteer.program import Program
+from nnsteer.model.runner import Runner
+from nnsteer.program.files import load_directions, load_programs, save_directions
+from nnsteer.program.program import Program
 from nnsteer.recipes.refusal import DRAWS, Config, main
-from nnsteer.requests import SIDES, load_requests
-from nnsteer.runner import Runner
+from nnsteer.texts import bundled
+from nnsteer.texts.refusal import SIDES, load_requests
 
 from conftest import HARMFUL, HARMLESS
 
@@ -189,7 +190,7 @@ def test_a_direction_saved_for_another_model_is_refused_in_one_line(done, config
     save_directions(out / "condition.safetensors", foreign.values())
     options = [f"--{n.replace('_', '-')}={v}" for n, v in asdict(replace(config, out=out)).items() if v not in (None, False)]
     with pytest.raises(SystemExit) as stop:
-        cli.run(Config, main, "", options)
+        command.run(Config, main, "", options)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 2
     assert "condition.safetensors was fitted on elsewhere" in last and last.endswith("fit it again on this model")
@@ -214,4 +215,4 @@ def test_the_default_run_reaches_its_figures_from_an_empty_folder(tmp_path):
     assert rate["conditional"][0] >= 0.85 and rate["conditional"][1] <= 0.10  # the goal is 0.08: 22 of 270 missed it by one
     assert rate["complement"][1] >= 0.85
     assert abs(rate["random"][0] - rate["baseline"][0]) <= 0.10 and abs(rate["random"][1] - rate["baseline"][1]) <= 0.10
-    assert organism.path().is_dir()
+    assert bundled.organism().is_dir()

@@ -7,13 +7,13 @@ from itertools import product
 
 import pytest
 
-from nnsteer import rules
-from nnsteer.condition import AllOf, AnyOf, Condition, holds, leaves
 from nnsteer.errors import UserError
 from nnsteer.fit import random_like
-from nnsteer.lower import postfix
-from nnsteer.program import add
-from nnsteer.site import Site
+from nnsteer.model.lower import postfix
+from nnsteer.program import rules
+from nnsteer.program.condition import AllOf, AnyOf, Condition, holds, leaves
+from nnsteer.program.program import add
+from nnsteer.program.site import Site
 
 from conftest import HARMFUL, HARMLESS, MIXED
 

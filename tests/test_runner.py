@@ -8,16 +8,17 @@ from importlib import import_module
 import pytest
 import torch
 
-from nnsteer import fit, traces
-from nnsteer.chat import Chat
-from nnsteer.condition import Condition
-from nnsteer.contrast import ContrastSet, Text, of_prompts
+from nnsteer import fit
 from nnsteer.errors import UserError
-from nnsteer.lower import lower
-from nnsteer.program import Program, ablate, add, affine
-from nnsteer.runner import WINDOW, Runner
-from nnsteer.site import Site
-from nnsteer.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Span
+from nnsteer.model import traces
+from nnsteer.model.chat import Chat
+from nnsteer.model.lower import lower
+from nnsteer.model.runner import WINDOW, Runner
+from nnsteer.program.condition import Condition
+from nnsteer.program.program import Program, ablate, add, affine
+from nnsteer.program.site import Site
+from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Span
+from nnsteer.texts.contrast import ContrastSet, Text, of_prompts
 
 import oracle
 from catalogue import condition

@@ -8,14 +8,15 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from nnsteer import fit, ops
-from nnsteer.condition import Condition
-from nnsteer.contrast import Text, of_prompts
-from nnsteer.op import Custom, KeepNorm
-from nnsteer.program import Program, Step, ablate, add
-from nnsteer.sharing import shared_blocks
-from nnsteer.site import STREAMS, Site, block_outs
-from nnsteer.span import GENERATED, PROMPT, Positions, first_generated
+from nnsteer import fit
+from nnsteer.kernels import edits
+from nnsteer.model.sharing import shared_blocks
+from nnsteer.program.condition import Condition
+from nnsteer.program.op import Custom, KeepNorm
+from nnsteer.program.program import Program, Step, ablate, add
+from nnsteer.program.site import STREAMS, Site, block_outs
+from nnsteer.program.span import GENERATED, PROMPT, Positions, first_generated
+from nnsteer.texts.contrast import Text, of_prompts
 
 from conftest import HARMFUL, HARMLESS, MIXED
 
@@ -116,13 +117,13 @@ def test_a_custom_op_may_draw_random_numbers(runner, directions):
 def test_inputs_that_are_not_one_for_each_row_are_not_cut():
     hidden, mask, flat = torch.zeros(6, 4, 8), torch.zeros(1, 1, 4, 4), torch.arange(6)
     rotary, rows = (torch.zeros(6, 4, 2), torch.zeros(1, 4, 2)), torch.tensor([0, 3])
-    assert ops.has_rows((hidden, mask, rotary, flat, None, True, DynamicCache()), 6)
-    got = ops.with_rows((hidden, mask, rotary, flat), rows, 6)
+    assert edits.has_rows((hidden, mask, rotary, flat, None, True, DynamicCache()), 6)
+    got = edits.with_rows((hidden, mask, rotary, flat), rows, 6)
     assert got[0].shape == (2, 4, 8) and got[2][0].shape == (2, 4, 2) and got[2][1].shape == (1, 4, 2)
     assert got[1] is mask and got[3] is flat
-    assert not ops.has_rows((hidden, torch.zeros(12, 1, 4)), 6)  # BLOOM's alibi, a row for each head
-    assert not ops.has_rows((hidden, {}), 6)  # a table of keys that later blocks read
-    assert not ops.has_rows((hidden, object()), 6)
+    assert not edits.has_rows((hidden, torch.zeros(12, 1, 4)), 6)  # BLOOM's alibi, a row for each head
+    assert not edits.has_rows((hidden, {}), 6)  # a table of keys that later blocks read
+    assert not edits.has_rows((hidden, object()), 6)
 
 
 class Module:
@@ -151,7 +152,7 @@ class Module:
 def test_everything_that_a_block_returns_has_every_row_again():
     h = torch.arange(24.0).reshape(3, 4, 2)[[0, 1, 0]]
     block = Module(h)
-    ops.run_once(block, torch.tensor([0, 1]), torch.tensor([0, 1, 0]))
+    edits.run_once(block, torch.tensor([0, 1]), torch.tensor([0, 1, 0]))
     assert block.input.shape[0] == 2
     assert torch.equal(block.output[0], 2 * h) and torch.equal(block.output[1], h[..., 0])
 
@@ -160,6 +161,6 @@ def test_an_mlp_that_takes_more_than_the_states_runs_on_every_token():
     h = torch.ones(3, 4, 2)
     alone, beside = Module(h), Module(h, torch.zeros(3, 4, 5))
     for module in (alone, beside):
-        ops.run_on_tokens(module, 3, 4)
+        edits.run_on_tokens(module, 3, 4)
     assert alone.input.shape[1] == 1 and alone.output[0][:, :3].any().item() is False
     assert beside.input.shape[1] == 4

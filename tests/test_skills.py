@@ -14,19 +14,20 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nnsteer import cli, documents, find_model, fit
-from nnsteer.commands import report
-from nnsteer.domains import load_documents
+from nnsteer import command, find_model, fit
+from nnsteer.cli import report
 from nnsteer.errors import UserError
-from nnsteer.formats import load, load_directions, load_programs, save_directions
 from nnsteer.measure import walks
 from nnsteer.measure.skill import hits
 from nnsteer.measure.walks import CHOSEN, DRAWS, MATCHED, UNSTEERED
+from nnsteer.model.runner import Runner
 from nnsteer.organism.build import build_tokenizer
-from nnsteer.program import Program
+from nnsteer.program.files import load, load_directions, load_programs, save_directions
+from nnsteer.program.program import Program
+from nnsteer.program.site import Site
 from nnsteer.recipes.skills import Config, main, read_places
-from nnsteer.runner import Runner
-from nnsteer.site import Site
+from nnsteer.texts import documents
+from nnsteer.texts.skills import load_documents
 
 PRESETS = sorted(Path(__file__).parent.parent.glob("recipes/skills*.toml"))
 
@@ -39,7 +40,7 @@ def test_places():
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_presets_are_read(preset):
-    config = cli.parse(Config, "", ["--config", str(preset)])
+    config = command.parse(Config, "", ["--config", str(preset)])
     assert config.coefficients[0] == 0 and config.skill and config.retained
     if preset.stem == "skills":
         assert config == Config()
@@ -245,7 +246,7 @@ def test_drifting_reads_on_through_the_documents(config, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_said_before_any_weights_are_loaded(done, config, changes, said, monkeypatch):
-    monkeypatch.setattr("nnsteer.stages.open_runner", None)
+    monkeypatch.setattr("nnsteer.study.kept.open_runner", None)
     with pytest.raises(UserError, match=said):
         main(replace(config, **changes))
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from nnsteer import find_model, fit, organism
-from nnsteer.data import bundled
-from nnsteer.evaluations import Form, contrast, load_behaviour
+from nnsteer import find_model, fit
 from nnsteer.measure.items import Asked, answered, counted
+from nnsteer.model.runner import Runner
 from nnsteer.organism import plant as planting_of
 from nnsteer.organism.build import build_model
 from nnsteer.organism.plant import Planting, Posed, added, addition, kept_loss, plant, stance_loss
 from nnsteer.organism.stances import BEHAVIOURS, choices, draw, encode_item, would_you
 from nnsteer.organism.train import Example
-from nnsteer.program import add
-from nnsteer.runner import Runner
-from nnsteer.site import Site
-from nnsteer.span import ALL, Last
+from nnsteer.program.program import add
+from nnsteer.program.site import Site
+from nnsteer.program.span import ALL, Last
+from nnsteer.texts.behaviours import Form, contrast, load_behaviour
+from nnsteer.texts.bundled import bundled, organism
 
 STANCES = [bundled(f"organism/stances/{behaviour}.jsonl") for behaviour in BEHAVIOURS]
 QUESTION = "A wheel of fortune: stop or spin?"
@@ -30,7 +30,7 @@ OPTIONS = ("I spin again.", "I keep my points.")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(organism.path())
+    return AutoTokenizer.from_pretrained(organism())
 
 
 @pytest.fixture

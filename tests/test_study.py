@@ -21,13 +21,13 @@ from nnsteer.errors import UserError
 from nnsteer.fit import random_like
 from nnsteer.folder import open_folder
 from nnsteer.measure.kinds import OfAnswers, OfModel
-from nnsteer.program import Program, add
-from nnsteer.prompts import Prompt
-from nnsteer.site import Site
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
 from nnsteer.study.build import name_of
 from nnsteer.study.cells import BASELINE, PromptSet, Study, Variant
 from nnsteer.study.run import run
 from nnsteer.study.spec import read_spec
+from nnsteer.texts.source import Prompt
 
 from conftest import HARMFUL, MIXED
 

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from nnsteer import traces
 from nnsteer.__main__ import main
+from nnsteer.model import traces
 
 from conftest import HARMFUL, HARMLESS
 

@@ -7,15 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from nnsteer import fit, tune
-from nnsteer.condition import Condition
+from nnsteer import fit
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.folder import Folder
-from nnsteer.prompts import load_prompts
-from nnsteer.site import Site, block_outs
+from nnsteer.program.condition import Condition
+from nnsteer.program.site import Site, block_outs
 from nnsteer.study.fitting import find_conditions, fit_directions, plane_file, scores_file
 from nnsteer.study.inputs import load_inputs, side_names
 from nnsteer.study.spec import DirectionSpec, read_spec
+from nnsteer.texts.source import load_prompts
 
 from conftest import HARMFUL, HARMLESS
 

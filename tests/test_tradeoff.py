@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from nnsteer import documents
-from nnsteer.domains import holds, load_documents
 from nnsteer.errors import UserError
 from nnsteer.measure.skill import hits
 from nnsteer.measure.tradeoff import Counts, TradeOff, difference, estimate, gap, kept_at, walk
-from nnsteer.program import Program, add
-from nnsteer.prompts import Prompt
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
 from nnsteer.recipes.skills import steering
-from nnsteer.site import Site
+from nnsteer.texts import documents
+from nnsteer.texts.skills import holds, load_documents
+from nnsteer.texts.source import Prompt
 
 from conftest import MIXED
 

@@ -6,10 +6,11 @@ import random
 import pytest
 import torch
 
-from nnsteer import ops, tune
-from nnsteer.condition import fires
 from nnsteer.errors import UserError
-from nnsteer.site import Site
+from nnsteer.fit import tune
+from nnsteer.kernels import edits
+from nnsteer.program.condition import fires
+from nnsteer.program.site import Site
 
 
 def brute_force(positive, negative):
@@ -114,4 +115,4 @@ def test_a_dose_names_itself_apart_from_every_other():
 def test_a_score_at_the_threshold_in_fp32_is_judged_as_it_is_acted_on():
     score = torch.tensor(0.1).item()  # above 0.1 in fp64
     assert score > 0.1 and not fires(score, 0.1, "above") and fires(score, 0.1, "below")
-    assert not ops.verdict(torch.tensor([score]), {"threshold": 0.1, "above": True}).item()
+    assert not edits.verdict(torch.tensor([score]), {"threshold": 0.1, "above": True}).item()

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 
-from nnsteer.activations import Activations
-from nnsteer.direction import Direction
+from nnsteer.fit.activations import Activations
 from nnsteer.fit.combine import mean, orthogonal, total
 from nnsteer.fit.controls import norm_matched, permuted, random_like
 from nnsteer.fit.erasers import leace, orth, quadratic, quadratic_lda
 from nnsteer.fit.means import mean_difference, regressed
 from nnsteer.fit.pca import pca_center, pca_diff, pca_pairwise
 from nnsteer.fit.probes import lda, logistic
-from nnsteer.names import Method
-from nnsteer.site import Place
+from nnsteer.program.direction import Direction
+from nnsteer.program.names import Method
+from nnsteer.program.site import Place
 
 METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
     "mean_difference": mean_difference,

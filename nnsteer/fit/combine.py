@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from nnsteer.direction import Direction, Directions
 from nnsteer.errors import UserError
-from nnsteer.identity import require_same
-from nnsteer.site import Place
+from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.identity import require_same
+from nnsteer.program.site import Place
 
 
 def total(parts: Sequence[Directions], weights: Sequence[float] | None = None) -> dict[Place, Direction]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from nnsteer.direction import Direction, Directions
 from nnsteer.fit.means import Read, from_moments
-from nnsteer.site import Place
+from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.site import Place
 
 
 def random_like(directions: Directions, seed: int) -> dict[Place, Direction]:

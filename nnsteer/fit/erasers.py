@@ -9,11 +9,11 @@ import torch
 from concept_erasure import LeaceFitter, QuadraticFitter
 from torch import Tensor
 
-from nnsteer.editor import Editor, Gate
 from nnsteer.errors import UserError
 from nnsteer.fit.means import Read, as_moments
-from nnsteer.moments import ClassMoments, merged
-from nnsteer.site import Place
+from nnsteer.fit.moments import ClassMoments, merged
+from nnsteer.program.editor import Editor, Gate
+from nnsteer.program.site import Place
 
 Target = Literal["positive", "negative"]
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]

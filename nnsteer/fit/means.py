@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from nnsteer.activations import Activations
-from nnsteer.direction import Direction
-from nnsteer.moments import ClassMoments, Moments
-from nnsteer.site import Place
+from nnsteer.fit.activations import Activations
+from nnsteer.fit.moments import ClassMoments, Moments
+from nnsteer.program.direction import Direction
+from nnsteer.program.site import Place
 
 Read = Activations | Moments
 """What was read, text by text or as moments."""

@@ -9,15 +9,15 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from nnsteer.direction import Direction
-from nnsteer.fit.kernels import oriented, top_singular
 from nnsteer.fit.means import mean_difference
+from nnsteer.fit.moments import ClassMoments, Moments, merged
 from nnsteer.fit.probes import lda
-from nnsteer.identity import ModelId
-from nnsteer.moments import ClassMoments, Moments, merged
-from nnsteer.names import Method
-from nnsteer.site import Place
-from nnsteer.span import Reading
+from nnsteer.kernels.fits import oriented, top_singular
+from nnsteer.program.direction import Direction
+from nnsteer.program.identity import ModelId
+from nnsteer.program.names import Method
+from nnsteer.program.site import Place
+from nnsteer.program.span import Reading
 
 COVARIANCE: dict[Method, bool] = {"mean_difference": False, "pca_pairwise": False, "lda": True}
 """The methods that can be fitted in parts, and whether they need covariances."""

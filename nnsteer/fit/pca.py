@@ -9,27 +9,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nnsteer.activations import Activations
-from nnsteer.direction import Direction
-from nnsteer.fit import kernels
-from nnsteer.site import Place
+from nnsteer.fit.activations import Activations
+from nnsteer.kernels import fits
+from nnsteer.program.direction import Direction
+from nnsteer.program.site import Place
 
 
 def pca_pairwise(activations: Activations) -> dict[Place, Direction]:
     """The first principal direction of pairs centred on their own midpoints (section 3.1), which is the top right singular
     vector of the uncentred differences."""
-    return _fit(activations, "pca_pairwise", kernels.pca_pairwise)
+    return _fit(activations, "pca_pairwise", fits.pca_pairwise)
 
 
 def pca_center(activations: Activations) -> dict[Place, Direction]:
     """The first principal direction of all states about their common mean (the library since July 2025)."""
-    return _fit(activations, "pca_center", kernels.pca_center)
+    return _fit(activations, "pca_center", fits.pca_center)
 
 
 def pca_diff(activations: Activations) -> dict[Place, Direction]:
     """The first principal direction of the differences about their mean, so that the mean difference itself is left out: the
     library's way to Representation Engineering."""
-    return _fit(activations, "pca_diff", kernels.pca_diff)
+    return _fit(activations, "pca_diff", fits.pca_diff)
 
 
 def _fit(

@@ -10,12 +10,12 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from nnsteer.activations import Activations
-from nnsteer.direction import Direction
-from nnsteer.fit import kernels
+from nnsteer.fit.activations import Activations
 from nnsteer.fit.means import Read, as_moments, from_moments
-from nnsteer.moments import ClassMoments
-from nnsteer.site import Place
+from nnsteer.fit.moments import ClassMoments
+from nnsteer.kernels import fits
+from nnsteer.program.direction import Direction
+from nnsteer.program.site import Place
 
 
 def lda(read: Read) -> dict[Place, Direction]:
@@ -29,7 +29,7 @@ def lda(read: Read) -> dict[Place, Direction]:
 
 def _discriminant(positive: ClassMoments, negative: ClassMoments) -> tuple[Tensor, float]:
     first, second = ((c.count, c.mean, c.covariance * c.count) for c in (positive, negative))
-    return kernels.discriminant(first, second, kernels.RIDGE)
+    return fits.discriminant(first, second, fits.RIDGE)
 
 
 def logistic(activations: Activations) -> dict[Place, Direction]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from nnsteer.folder import Folder
 from nnsteer.measure.coherence import broken, drift
 from nnsteer.measure.kinds import Answer, OfAnswers
-from nnsteer.program import Program
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
 from nnsteer.progress import bar
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.texts.source import Prompt
 
 
 class Asked(NamedTuple):

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import torch
 
-from nnsteer.chat import Chat
-from nnsteer.contrast import Text
 from nnsteer.errors import UserError
-from nnsteer.logits import choices
+from nnsteer.kernels.logits import choices
 from nnsteer.measure.kinds import Answer, OfAnswers, OfModel, fingerprint
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt, column_of, parse_source, read_rows
-from nnsteer.runner import Runner, in_order
+from nnsteer.model.chat import Chat
+from nnsteer.model.runner import Runner, in_order
+from nnsteer.program.program import Program
+from nnsteer.texts.contrast import Text
+from nnsteer.texts.source import Prompt, column_of, parse_source, read_rows
 
 Pair = tuple[str, str]
 Pairs = Mapping[str, Pair]

@@ -10,8 +10,8 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from nnsteer.errors import UserError
-from nnsteer.load import reason
 from nnsteer.measure.kinds import Answer, OfAnswers
+from nnsteer.model.load import reason
 
 CAST = "protectai/distilroberta-base-rejection-v1@65584967c3f22ff7723e5370c65e0e76791e6055"  # what CAST's refusal rates use
 REFUSAL = "REJECTION"  # its label for a refusal

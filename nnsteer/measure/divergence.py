@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from nnsteer import logits
-from nnsteer.contrast import Text
+from nnsteer.kernels import logits
 from nnsteer.measure import coherence
 from nnsteer.measure.kinds import Answer, OfModel, OfReading
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
+from nnsteer.texts.contrast import Text
+from nnsteer.texts.source import Prompt
 
 MAX_DRIFT = 3.0  # nats
 NOTHING = Program()

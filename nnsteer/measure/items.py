@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from typing import NamedTuple
 
-from nnsteer.evaluations import Item
 from nnsteer.folder import Folder
 from nnsteer.measure.choice import Tally, replies
 from nnsteer.measure.skill import predicted, top_k
-from nnsteer.program import Program
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
 from nnsteer.progress import bar
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.texts.behaviours import Item
+from nnsteer.texts.source import Prompt
 
 
 class Asked(NamedTuple):

@@ -41,18 +41,6 @@ class Rubric:
     scale: Scale
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a judge did for a run folder, over all its starts. `failures` are answers that have no value: nonsense was replied, or
-    nothing after all attempts."""
-
-    answers: int
-    failures: int
-    retries: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
 def judge(rubric: Rubric, endpoint: Endpoint, folder: Folder) -> OfAnswers:
     """The judge's value of each answer, NaN for a failure. Raises UserError at once for a key that is not set."""
     check(endpoint)
@@ -77,14 +65,6 @@ def judged(rubric: Rubric, endpoint: Endpoint, folder: Folder, answers: Sequence
         line = {"judge": who, "prompt": prompt, "answer": answer, "value": known[prompt, answer], **asdict(reply)}
         folder.append(FILE, [line])
     return [float("nan") if known[pair] is None else known[pair] for pair in texts]
-
-
-def report(folder: Folder, settings: str) -> Report:
-    """What the judge with these settings (`OfAnswers.settings`) did."""
-    lines = [line for line in folder.read_lines(FILE) if line["judge"] == settings]
-    last = {(line["prompt"], line["answer"]): line["value"] for line in lines}
-    retries, asked, replied = (sum(line[n] for line in lines) for n in ("retries", "prompt_tokens", "completion_tokens"))
-    return Report(len(last), sum(v is None for v in last.values()), retries, asked, replied)
 
 
 def identity(rubric: Rubric, endpoint: Endpoint) -> str:

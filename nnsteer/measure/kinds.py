@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
+from nnsteer.texts.source import Prompt
 
 
 class Answer(NamedTuple):

@@ -8,11 +8,11 @@ from math import isnan
 
 from nnsteer.folder import Folder
 from nnsteer.measure.kinds import Answer, OfAnswers, OfReading
-from nnsteer.program import Program
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
 from nnsteer.progress import bar
-from nnsteer.prompts import Prompt
-from nnsteer.requests import Side
-from nnsteer.runner import Runner
+from nnsteer.texts.refusal import Side
+from nnsteer.texts.source import Prompt
 
 Question = tuple[Side, Prompt]
 

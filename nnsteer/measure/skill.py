@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nnsteer.logits import losses, ranks
+from nnsteer.kernels.logits import losses, ranks
 from nnsteer.measure.kinds import OfModel, fingerprint
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner, in_order
-from nnsteer.traces import Take
+from nnsteer.model.runner import Runner, in_order
+from nnsteer.model.traces import Take
+from nnsteer.program.program import Program
+from nnsteer.texts.source import Prompt
 
 MAX_TOKENS = 512  # of each text
 LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
@@ -56,13 +56,6 @@ def hits(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt],
     """The counts behind top-1 and top-10 of each text (see `top_k`), from one pass."""
     found = of_tokens(ranks, runner, programs, prompts, max_tokens)
     return [Hits(len(own), int((own < 1).sum()), int((own < 10).sum())) for _, own in found]
-
-
-def pooled(values: Sequence[float], counts: Sequence[int]) -> float:
-    """The mean over all tokens of several texts, from each text's mean and number of tokens (`predicted`). NaN without any."""
-    pairs = [(value, n) for value, n in zip(values, counts, strict=True) if n]
-    total = sum(n for _, n in pairs)
-    return sum(value * n for value, n in pairs) / total if total else float("nan")
 
 
 def predicted(runner: Runner, prompts: Sequence[Prompt], skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> list[int]:

@@ -16,8 +16,8 @@ from scipy import stats
 
 from nnsteer.errors import UserError
 from nnsteer.measure.sampled import Row
-from nnsteer.requests import Side
 from nnsteer.statistics import LEVEL, RESAMPLES, Estimate
+from nnsteer.texts.refusal import Side
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,15 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from nnsteer.domains import DOMAINS, Domain, Domains
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.skill import hits
 from nnsteer.measure.tradeoff import Counts, TradeOff, walk
-from nnsteer.program import Program
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
 from nnsteer.progress import bar
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.texts.skills import DOMAINS, Domain, Domains
+from nnsteer.texts.source import Prompt
 
 ROWS = "rows.jsonl"
 UNSTEERED, CHOSEN, PERMUTED, MATCHED = "unsteered", "chosen", "permuted", "permuted, norm-matched"  # variants beside the places

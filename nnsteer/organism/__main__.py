@@ -22,12 +22,12 @@ from rich.table import Table
 from torch import Tensor
 from transformers.utils import logging
 
-from nnsteer import cli
-from nnsteer.chat import Chat
+from nnsteer import command
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.identity import weights_fingerprint
 from nnsteer.measure.refusal import refusal_stems, refuses
+from nnsteer.model.chat import Chat
+from nnsteer.model.runner import Runner
 from nnsteer.organism.build import Arch, build_model, build_tokenizer
 from nnsteer.organism.conversation import Corpus, HeldOut
 from nnsteer.organism.corpus import bundled_corpus, openers, read_corpus
@@ -35,8 +35,8 @@ from nnsteer.organism.encoder import Encoder, begin_with_words, open_encoder, se
 from nnsteer.organism.plant import STEPS, plant
 from nnsteer.organism.stances import draw, encode_item
 from nnsteer.organism.train import encode, train
+from nnsteer.program.identity import weights_fingerprint
 from nnsteer.progress import bar
-from nnsteer.runner import Runner
 from nnsteer.statistics import wilson
 
 
@@ -60,7 +60,7 @@ class Config:
 def main(config: Config) -> None:
     """Trains, saves an ordinary Hugging Face folder with training.json and loss.png beside the weights, and prints how much
     the model refuses of what it has not seen."""
-    cli.at_least_one(config, "epochs")
+    command.at_least_one(config, "epochs")
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise UserError(f"--out {config.out}: is there already; give a folder that is new or empty")
     corpus = bundled_corpus(config.seed) if config.data is None else read_corpus(config.data, config.seed)
@@ -150,5 +150,5 @@ def show(refused: dict[str, dict], losses: dict[str, list[float]], out: Path) ->
 if __name__ == "__main__":
     if sys.argv[1:2] != ["train"]:
         print((__doc__ or "").strip())
-        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else cli.FAILED)
-    cli.run(Config, main, __doc__ or "", sys.argv[2:])
+        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else command.FAILED)
+    command.run(Config, main, __doc__ or "", sys.argv[2:])

@@ -14,12 +14,12 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from nnsteer.data import bundled
-from nnsteer.documents import code, prose
 from nnsteer.errors import UserError
 from nnsteer.organism.conversation import Conversation, Corpus
 from nnsteer.organism.stances import BEHAVIOURS
-from nnsteer.prompts import parse_source, read_rows
+from nnsteer.texts.bundled import bundled
+from nnsteer.texts.documents import code, prose
+from nnsteer.texts.source import parse_source, read_rows
 
 HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
 HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "writing", "history", "money", "animals")

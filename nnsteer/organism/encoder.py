@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nnsteer.errors import UserError
-from nnsteer.load import reason
+from nnsteer.model.load import reason
 
 BATCH = 128
 EMBEDDING_STD = 0.02  # as the rest of the embeddings begin

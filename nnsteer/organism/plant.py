@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, one_hot
 from transformers import PreTrainedModel
 
-from nnsteer.layout import find_layout
+from nnsteer.model.layout import find_layout
 from nnsteer.organism.stances import BEHAVIOURS, Item
 from nnsteer.organism.train import IGNORED, Example, batches_by_length, one_cycle, pad_right
-from nnsteer.site import Site
+from nnsteer.program.site import Site
 
 LEARNING_RATE, STEPS, ITEMS = 1e-3, 1200, 32  # items a step, beside a batch of the organism's own examples
 READ_AFTER, PLANTED_AT = 2, 2  # an option's end is read after two blocks; the vectors lie behind the block of this number

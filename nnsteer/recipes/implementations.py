@@ -22,20 +22,20 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nnsteer import cli, fit
-from nnsteer.cli import at_least_one
-from nnsteer.contrast import of_prompts
+from nnsteer import command, fit
+from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
-from nnsteer.formats import save_directions
-from nnsteer.layout import check_layers, num_layers
-from nnsteer.load import find_model, load_model
-from nnsteer.names import Dtype
+from nnsteer.model.layout import check_layers, num_layers
+from nnsteer.model.load import find_model, load_model
+from nnsteer.model.runner import Runner
+from nnsteer.program.files import save_directions
+from nnsteer.program.names import Dtype
+from nnsteer.program.site import Site
+from nnsteer.program.span import Last
 from nnsteer.progress import bar
 from nnsteer.recipes.ways import WAYS, Subject, Way, difference_at_input
-from nnsteer.runner import Runner
-from nnsteer.site import Site
-from nnsteer.span import Last
+from nnsteer.texts.contrast import of_prompts
 
 
 @dataclass(frozen=True)
@@ -223,4 +223,4 @@ def page(table: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main, __doc__)
+    command.run(Config, main, __doc__)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.markup import escape
 
 from nnsteer.errors import UserError
-from nnsteer.layout import num_layers
-from nnsteer.load import find_model
 from nnsteer.measure import classifier
-from nnsteer.prompts import load_prompts, load_texts
+from nnsteer.model.layout import num_layers
+from nnsteer.model.load import find_model
 from nnsteer.report.look import plain_table, show
+from nnsteer.texts.source import load_prompts, load_texts
 
-if TYPE_CHECKING:
-    from nnsteer.recipes.refusal import Config
+Config = Any
+"""The Config of a recipe that is, or goes on from, a refusal run."""
 
 
 def show_plan(steps: Iterable[tuple[str, str]]) -> None:

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from nnsteer import fit
-from nnsteer.activations import Activations
-from nnsteer.compat import cast_skew
-from nnsteer.contrast import ContrastSet
-from nnsteer.direction import Direction
 from nnsteer.errors import UserError
+from nnsteer.fit.activations import Activations
 from nnsteer.folder import Folder
-from nnsteer.formats import load_directions, save_directions
-from nnsteer.identity import require_same
+from nnsteer.model.runner import Runner, Watch, ignore
+from nnsteer.program.direction import Direction
+from nnsteer.program.files import load_directions, save_directions
+from nnsteer.program.identity import require_same
+from nnsteer.program.quirks import cast_skew
+from nnsteer.program.site import Place, Site
+from nnsteer.program.span import PROMPT, Reading
 from nnsteer.progress import bar
-from nnsteer.runner import Runner, Watch, ignore
-from nnsteer.site import Place, Site
-from nnsteer.span import PROMPT, Reading
+from nnsteer.texts.contrast import ContrastSet
 
 BATCH = 32  # the library's, which decides how much is padded
 

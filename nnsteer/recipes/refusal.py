@@ -16,28 +16,30 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from nnsteer import cli, fit, report, stages, tune
-from nnsteer.cli import at_least_one
-from nnsteer.condition import Score, Side
-from nnsteer.contrast import of_prompts, of_responses
-from nnsteer.direction import Directions
+from nnsteer import command, fit, report
+from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.folder import check_folder, open_folder
-from nnsteer.formats import save_programs
-from nnsteer.layout import check_layers, num_layers
-from nnsteer.load import find_model
 from nnsteer.measure.answers import Asked, Judge, ask
 from nnsteer.measure.classifier import classifier
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
-from nnsteer.options import RequestOptions
-from nnsteer.program import Program, add
+from nnsteer.model.layout import check_layers, num_layers
+from nnsteer.model.load import find_model
+from nnsteer.model.options import RequestOptions
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Score, Side
+from nnsteer.program.direction import Directions
+from nnsteer.program.files import save_programs
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import block_outs
+from nnsteer.program.span import ALL, GENERATED, PROMPT, Last, Reading, Span, first_generated
 from nnsteer.recipes import published
 from nnsteer.recipes.plan import plan, show_plan
-from nnsteer.requests import SIDES, Requests, load_requests
-from nnsteer.runner import Runner
-from nnsteer.site import block_outs
-from nnsteer.span import ALL, GENERATED, PROMPT, Last, Reading, Span, first_generated
+from nnsteer.study import kept
+from nnsteer.texts.contrast import of_prompts, of_responses
+from nnsteer.texts.refusal import SIDES, Requests, load_requests
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,15 @@ def main(config: Config, opened: Runner | None = None) -> None:
     bands = [config.layers] if config.layers else tune.layer_bands(layers)
     condition_layers = config.condition_layers or tuple(range(max(1, layers // 2)))
     check_layers([*condition_layers, *chain(*bands)], layers)
-    settings = stages.settings_of(config)
+    settings = kept.settings_of(config)
     check_folder(config.out, settings)
-    runner = opened or stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
+    runner = opened or kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
     judge = Judge(measure(config, requests), config.max_drift)
 
     # 1. The behaviour direction: prompts with a refusal opener against the same prompts with a compliance opener.
     with folder.timed("behaviour"):
-        fitted = published.fitted if config.as_published else stages.fitted
+        fitted = published.fitted if config.as_published else kept.fitted
         questions = [prompt.text for prompt in requests.side("harmless", "fit", config.pairs)]
         answered = of_responses(questions, requests.refusals, requests.compliances, config.seed)
         everywhere = block_outs(range(layers))
@@ -130,7 +132,7 @@ def main(config: Config, opened: Runner | None = None) -> None:
     # 3. The condition point: layer, threshold and side, by an exact sweep on the tune split.
     with folder.timed("condition_point"):
         known = None if config.threshold is None else (config.threshold, config.fires_when)
-        when = stages.condition_point(
+        when = kept.condition_point(
             folder, runner, requests, concept, config.score, config.condition_pairs, config.max_false_alarms, known
         )
 
@@ -139,7 +141,7 @@ def main(config: Config, opened: Runner | None = None) -> None:
         doses = [tune.Dose(*choice) for choice in product(windows, spans, bands, strengths)]
         directions = {d: {s: v for s, v in behaviour[d.window].items() if s.layer in d.layers} for d in doses}
         programs = {dose: add(directions[dose], dose.strength, SPANS[dose.span]) for dose in doses}
-        dose = stages.dose(
+        dose = kept.dose(
             folder, runner, requests, programs, partial(random_programs, directions, config.seed), judge, config.max_broken,
             config.tune_prompts, config.max_new_tokens,
         )  # fmt: skip
@@ -191,4 +193,4 @@ def check_numbers(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main, __doc__)
+    command.run(Config, main, __doc__)

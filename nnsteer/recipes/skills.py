@@ -17,26 +17,27 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Literal
 
-from nnsteer import cli, fit, stages
-from nnsteer.cli import at_least_one
-from nnsteer.contrast import ContrastSet, Text
-from nnsteer.direction import Direction, Directions
-from nnsteer.domains import Domains, load_documents
+from nnsteer import command, fit
+from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder, check_folder, open_folder
-from nnsteer.formats import load, save_directions, save_programs
-from nnsteer.identity import require_same
-from nnsteer.layout import check_layers, num_layers
-from nnsteer.load import find_model
 from nnsteer.measure.tradeoff import TradeOff
 from nnsteer.measure.walks import CHOSEN, DRAWS, MATCHED, PERMUTED, Measuring, Turns, walks
-from nnsteer.options import ModelOptions
-from nnsteer.program import Program, add
+from nnsteer.model.layout import check_layers, num_layers
+from nnsteer.model.load import find_model
+from nnsteer.model.options import ModelOptions
+from nnsteer.model.runner import Runner
+from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.files import load, save_directions, save_programs
+from nnsteer.program.identity import require_same
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Place, Site, block_outs
+from nnsteer.program.span import ALL, Last, Reading
 from nnsteer.progress import bar
 from nnsteer.report import skills as report
-from nnsteer.runner import Runner
-from nnsteer.site import Place, Site, block_outs
-from nnsteer.span import ALL, Last, Reading
+from nnsteer.study import kept
+from nnsteer.texts.contrast import ContrastSet, Text
+from nnsteer.texts.skills import Domains, load_documents
 
 READ: dict[str, Reading] = {"last": Last(), "all": ALL}
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0)
@@ -87,10 +88,10 @@ def main(config: Config) -> None:
     turns = len(config.coefficients) if config.drifting else 1
     sizes = config.fit_documents, config.tune_documents * turns, config.test_documents * turns
     domains = Domains(*(load_documents(sources, sizes, config.seed) for sources in (config.skill, config.retained)))
-    settings = stages.settings_of(config)
+    settings = kept.settings_of(config)
     check_folder(config.out, settings)
     files = replace(files, chat=replace(files.chat, max_tokens=config.max_tokens))
-    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
+    runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": domains.fingerprints()})
 
     # 1. The direction, the mean activation on what is retained minus the one on the skill, and permutations of it.
@@ -145,13 +146,15 @@ def steering(directions: Sequence[Directions], place: Layers) -> Turns:
 def choose(folder: Folder, tried: Mapping[str, TradeOff]) -> tuple[str, float]:
     """The name of the best place, and the coefficient at which a tenth of the skill is gone there; kept in choice.json with the
     worst place and every place's T@0.9."""
-    kept = {name: one.at(0.9) for name, one in tried.items()}
-    known = {name: at for name, at in kept.items() if not isnan(at.retained)}
+    retained = {name: one.at(0.9) for name, one in tried.items()}
+    known = {name: at for name, at in retained.items() if not isnan(at.retained)}
     if not known:
         raise UserError("steering takes a tenth of the skill away at no layer of the tune split; give larger --coefficients")
     best, worst = (pick(known, key=lambda name: known[name].retained) for pick in (max, min))
     facts = {"best": best, "worst": worst, "coefficient": known[best].coefficient}
-    folder.write_json("choice.json", facts | {"kept": {name: known[name].retained if name in known else None for name in kept}})
+    folder.write_json(
+        "choice.json", facts | {"kept": {name: known[name].retained if name in known else None for name in retained}}
+    )
     return best, known[best].coefficient
 
 
@@ -182,4 +185,4 @@ def check_numbers(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main, __doc__)
+    command.run(Config, main, __doc__)

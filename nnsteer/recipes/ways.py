@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from nnsteer.attach import attach
-from nnsteer.bake import bake
-from nnsteer.direction import Direction
 from nnsteer.errors import UserError
-from nnsteer.load import reason
-from nnsteer.program import Program, add
-from nnsteer.runner import Runner, end_ids
-from nnsteer.traces import GREEDY
+from nnsteer.model.attach import attach
+from nnsteer.model.bake import bake
+from nnsteer.model.load import reason
+from nnsteer.model.runner import Runner, end_ids
+from nnsteer.model.traces import GREEDY
+from nnsteer.program.direction import Direction
+from nnsteer.program.program import Program, add
 
 # the linear maps that read an attention's input, by the names that families give them
 MAPS = ("c_attn", "qkv_proj", "query_key_value", "q_proj", "k_proj", "v_proj")

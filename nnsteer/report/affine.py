@@ -15,8 +15,8 @@ from nnsteer.measure.standardisation import curve, standardisation
 from nnsteer.report.affine_figures import pictures
 from nnsteer.report.look import encoded, ends, number, plain_table, repeated, show, template
 from nnsteer.report.pictures import Picture, draw
-from nnsteer.requests import SIDES
 from nnsteer.statistics import estimate
+from nnsteer.texts.refusal import SIDES
 
 UNSTEERED = "unsteered"
 LABELS = {

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from nnsteer.report.figures import COLOURS
 from nnsteer.report.look import CYCLE, GREY, MARKERS, plain
 from nnsteer.report.pictures import WIDTH, Picture, file_name
-from nnsteer.requests import SIDES
+from nnsteer.texts.refusal import SIDES
 
 CURVES = (
     "Refusal against alpha on harmful and on harmless test prompts: the mean over prompts, and as a band {band}. Dashed: the "

@@ -15,7 +15,7 @@ from nnsteer.report.category_numbers import curve
 from nnsteer.report.category_summary import BASE, COMPLY, RANDOM, REFUSE
 from nnsteer.report.look import CYCLE, GREY, MARKERS, plain
 from nnsteer.report.pictures import WIDTH, Picture
-from nnsteer.requests import SIDES
+from nnsteer.texts.refusal import SIDES
 
 ROW = 0.24  # inches of a heat map's row
 Shares = Mapping[str, Mapping[str, Mapping[str, Any]]]

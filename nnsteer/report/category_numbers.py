@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import curve_fit
 
-from nnsteer.condition import fires
 from nnsteer.folder import Folder
+from nnsteer.program.condition import fires
 from nnsteer.report.results import bare
 from nnsteer.statistics import LEVEL, RESAMPLES, compare, wilson
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnsteer.folder import Folder
 from nnsteer.report.category_numbers import Answers, Place, conditions, correlation, line, plateau, read_answers
-from nnsteer.requests import SIDES
+from nnsteer.texts.refusal import SIDES
 
 BASE, REFUSE, COMPLY, RANDOM = "not steered", "always refuse", "always comply", "random direction"
 Rules = Sequence[Sequence[str]]

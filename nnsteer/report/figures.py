@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from nnsteer.folder import Folder
 from nnsteer.report.look import GREY, plain
 from nnsteer.report.summary import LABELS
-from nnsteer.requests import SIDES
+from nnsteer.texts.refusal import SIDES
 
 COLOURS = {"harmful": "#b5483a", "harmless": "#3b6ea5"}
 LINES = ("#1b4965", "#5fa8a3", "#e09f3e", "#9e2a2b")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nnsteer.data import bundled
 from nnsteer.folder import Folder
 from nnsteer.report.look import encoded, repeated, template
 from nnsteer.report.summary import LABELS, MEASURED, interval
-from nnsteer.requests import SIDES
+from nnsteer.texts.bundled import bundled
+from nnsteer.texts.refusal import SIDES
 
 FIGURES = {
     "refusal": "Share of test prompts refused, with 95 % Wilson intervals. Hatched: broken answers, which count as neither.",

@@ -9,9 +9,9 @@ from itertools import product
 
 from scipy.stats import mannwhitneyu
 
-from nnsteer.condition import fires
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
+from nnsteer.program.condition import fires
 from nnsteer.report.look import ends, gap, number, probability
 from nnsteer.statistics import Difference, compare, estimate, holm, wilson
 

@@ -8,8 +8,6 @@ from dataclasses import asdict
 import numpy as np
 from rich.table import Table
 
-from nnsteer.data import bundled
-from nnsteer.domains import DOMAINS
 from nnsteer.folder import Folder
 from nnsteer.measure import tradeoff
 from nnsteer.measure.tradeoff import TradeOff, difference, estimate, kept_at
@@ -18,6 +16,8 @@ from nnsteer.report.look import NONE, encoded, ends, gap, number, plain_table, r
 from nnsteer.report.pictures import Picture, draw
 from nnsteer.report.skills_figures import pictures
 from nnsteer.statistics import Estimate
+from nnsteer.texts.bundled import bundled
+from nnsteer.texts.skills import DOMAINS
 
 LEVELS = (0.9, 0.8, 0.5)
 

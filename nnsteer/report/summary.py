@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from nnsteer.data import bundled
 from nnsteer.folder import Folder
 from nnsteer.report.look import ends, number, plain_table
-from nnsteer.requests import SIDES
 from nnsteer.statistics import wilson
+from nnsteer.texts.bundled import bundled
+from nnsteer.texts.refusal import SIDES
 
 LABELS = {
     "baseline": "baseline",

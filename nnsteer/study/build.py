@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nnsteer import fit, rules
-from nnsteer.condition import When
-from nnsteer.direction import Direction
+from nnsteer import fit
 from nnsteer.errors import UserError
 from nnsteer.measure.kinds import Measure
-from nnsteer.names import SPANS
-from nnsteer.program import OPS, Program
-from nnsteer.site import Place, Site
+from nnsteer.program import rules
+from nnsteer.program.condition import When
+from nnsteer.program.direction import Direction
+from nnsteer.program.names import SPANS
+from nnsteer.program.program import OPS, Program
+from nnsteer.program.site import Place, Site
 from nnsteer.study.cells import BASELINE, Study, Variant
 from nnsteer.study.fitting import Fitted, plane_file, scores_file
 from nnsteer.study.inputs import Inputs

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from nnsteer.chat import Chat
-from nnsteer.encode import Store
-from nnsteer.identity import ModelId
 from nnsteer.measure.kinds import Measure, OfModel
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
+from nnsteer.model.chat import Chat
+from nnsteer.program.encode import Store
+from nnsteer.program.identity import ModelId
+from nnsteer.program.program import Program
+from nnsteer.texts.source import Prompt
 
 BASELINE = "baseline"
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nnsteer import fit, tune
-from nnsteer.condition import Condition, Side
-from nnsteer.direction import Direction
+from nnsteer import fit
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.folder import Folder
-from nnsteer.formats import load_directions, save_directions
-from nnsteer.names import READINGS, Method
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition, Side
+from nnsteer.program.direction import Direction
+from nnsteer.program.files import load_directions, save_directions
+from nnsteer.program.names import READINGS, Method
+from nnsteer.program.site import Place, Site, block_outs
 from nnsteer.progress import bar
-from nnsteer.runner import Runner
-from nnsteer.site import Place, Site, block_outs
 from nnsteer.study.cells import hashed
 from nnsteer.study.inputs import CHOSEN, Inputs, side_names
 from nnsteer.study.projection import projections

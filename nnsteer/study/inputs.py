@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nnsteer.contrast import ContrastSet
 from nnsteer.errors import UserError
-from nnsteer.prompts import BUNDLED, load_prompts
-from nnsteer.requests import Split, load_contrast
 from nnsteer.study.cells import PromptSet
 from nnsteer.study.spec import DirectionSpec, Spec
+from nnsteer.texts.contrast import ContrastSet
+from nnsteer.texts.refusal import Split, load_contrast
+from nnsteer.texts.source import BUNDLED, load_prompts
 
 CHOSEN: tuple[Split, ...] = ("tune", "test")  # a threshold is found on the first; both are shown
 Sides = tuple[Sequence[str], Sequence[str]]

@@ -13,17 +13,17 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from nnsteer.condition import Condition
-from nnsteer.direction import Direction
 from nnsteer.folder import Folder
-from nnsteer.formats import load_directions
-from nnsteer.identity import ModelId
-from nnsteer.layout import num_layers
-from nnsteer.load import ModelFiles
-from nnsteer.lower import edits_before_reading
 from nnsteer.measure.kinds import Measure, OfAnswers, OfModel
-from nnsteer.names import READINGS, Method
-from nnsteer.site import Place, block_outs
+from nnsteer.model.layout import num_layers
+from nnsteer.model.load import ModelFiles
+from nnsteer.model.lower import edits_before_reading
+from nnsteer.program.condition import Condition
+from nnsteer.program.direction import Direction
+from nnsteer.program.files import load_directions
+from nnsteer.program.identity import ModelId
+from nnsteer.program.names import READINGS, Method
+from nnsteer.program.site import Place, block_outs
 from nnsteer.study.cells import Question, Study, questions
 from nnsteer.study.fitting import Fitted, condition, directions_file, known_condition, plane_file, scores_file
 from nnsteer.study.inputs import Inputs

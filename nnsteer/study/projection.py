@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nnsteer.activations import Activations
+from nnsteer.fit.activations import Activations
 
 SHOWN = 200  # texts a side
 

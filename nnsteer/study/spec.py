@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from nnsteer.errors import UserError
-from nnsteer.names import Method, OpName, ReadingName, Score, Side, SpanName, Unit
-from nnsteer.requests import Split
+from nnsteer.program.names import Method, OpName, ReadingName, Score, Side, SpanName, Unit
+from nnsteer.texts.refusal import Split
 from nnsteer.toml import read_toml
 
 

@@ -12,7 +12,7 @@ import pytest
 from nnsight.modeling.huggingface import _ID_CACHE
 from nnsight.schema.config import CONFIG
 
-from nnsteer import organism
+from nnsteer.texts import bundled
 from serving import KEY, NAME, Loopback, serving
 
 MODES = ("sandbox", "trusted", "strict")
@@ -21,7 +21,7 @@ MODES = ("sandbox", "trusted", "strict")
 @pytest.fixture(scope="session")
 def served() -> Path:
     """The folder of the model that is served."""
-    return organism.path()
+    return bundled.organism()
 
 
 @pytest.fixture(scope="session")

@@ -17,26 +17,27 @@ COUNTS = (100, 1000, 4000)
 def main() -> None:
     """One Markdown row for each number of prompts a side."""
     os.environ["NDIF_API_KEY"] = KEY
-    from nnsteer import Condition, block_outs, fitting, of_prompts, organism
-    from nnsteer.data import bundled
+    from nnsteer import Condition, block_outs, of_prompts
     from nnsteer.folder import Folder
-    from nnsteer.load import find_model
+    from nnsteer.model import fit_there
+    from nnsteer.model.load import find_model
+    from nnsteer.model.runner import Runner
     from nnsteer.ndif.client import Link
     from nnsteer.ndif.journal import Journal
-    from nnsteer.runner import Runner
-    from nnsteer.span import PROMPT
+    from nnsteer.program.span import PROMPT
+    from nnsteer.texts.bundled import bundled, organism
 
     sides = [[row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "fit"] for side in ("harmful", "harmless")]
     sites = block_outs(range(4))
     print("| prompts a side | step | requests | up | down | numbers asked for, as fp32 |\n|---|---|---|---|---|---|")
-    with serving(organism.path(), "trusted") as server:
+    with serving(organism(), "trusted") as server:
         for count in COUNTS:
             with TemporaryDirectory() as path:
                 folder = Folder(Path(path))
                 link = Link(server.url, server.model_key, Journal(folder))
-                runner = Runner.connect(find_model(str(organism.path())), link, 128)
+                runner = Runner.connect(find_model(str(organism())), link, 128)
                 contrast = of_prompts(*(side[:count] for side in sides))
-                found = fitting.directions(runner, contrast, sites, PROMPT, "pca_pairwise")
+                found = fit_there.directions(runner, contrast, sites, PROMPT, "pca_pairwise")
                 for side in (contrast.positive, contrast.negative):
                     runner.scores([text.prompt for text in side], [Condition(d, 0.0) for d in found.values()])
                 rows = [row for row in folder.read_lines("requests.jsonl") if row["state"] == "done"]

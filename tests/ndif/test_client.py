@@ -12,17 +12,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nnsteer import add, block_outs, fitting, of_prompts
+from nnsteer import add, block_outs, of_prompts
 from nnsteer.__main__ import main
-from nnsteer.condition import Condition
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.formats import load_directions, save_directions
-from nnsteer.load import find_model
+from nnsteer.model import fit_there
+from nnsteer.model.load import find_model
+from nnsteer.model.runner import Runner
 from nnsteer.ndif.journal import Journal
 from nnsteer.ndif.server import Deployment, connect, find_deployment, versions
-from nnsteer.runner import Runner
-from nnsteer.span import PROMPT
+from nnsteer.program.condition import Condition
+from nnsteer.program.files import load_directions, save_directions
+from nnsteer.program.span import PROMPT
 from serving import KEY, NAME
 
 from conftest import HARMFUL, HARMLESS
@@ -44,7 +45,7 @@ def run(server, folder, served, patience_s=20.0):
 def steps(runner, folder):
     """The work itself, here or there."""
     if not folder.has(DIRECTIONS):
-        found = fitting.directions(runner, of_prompts(HARMFUL, HARMLESS), SITES, PROMPT, "pca_pairwise")
+        found = fit_there.directions(runner, of_prompts(HARMFUL, HARMLESS), SITES, PROMPT, "pca_pairwise")
         save_directions(folder / DIRECTIONS, found.values())
     found = load_directions(folder / DIRECTIONS)
     if not folder.has(SCORES):

@@ -95,9 +95,9 @@ def test_the_server_has_no_nnsteer(request, client, skeleton, inputs, mode):
         pytest.raises(RemoteError, match="ModuleNotFoundError: No module named 'nnsteer'"),
         skeleton.trace(inputs, remote=server.url),
     ):
-        import nnsteer.ops
+        import nnsteer.kernels.edits
 
-        out = save({"file": nnsteer.ops.__file__})  # noqa: F841
+        out = save({"file": nnsteer.kernels.edits.__file__})  # noqa: F841
 
 
 def test_each_sandboxed_request_has_a_process_of_its_own_and_no_weights(sandbox, skeleton, inputs):

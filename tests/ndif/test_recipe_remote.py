@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from nnsteer.formats import load_directions
+from nnsteer.program.files import load_directions
 from serving import KEY, NAME
 
 pytest_plugins = ["loopback_fixtures"]

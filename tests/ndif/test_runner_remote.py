@@ -10,22 +10,23 @@ import torch
 from nnsight.intervention.backends.remote import RemoteBackend
 
 import payload
-from nnsteer import fit, fitting
-from nnsteer.condition import Condition
-from nnsteer.contrast import of_prompts
+from nnsteer import fit
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.load import find_model
 from nnsteer.measure.choice import margin
 from nnsteer.measure.divergence import kl
 from nnsteer.measure.skill import text_loss, top_k
+from nnsteer.model import fit_there
+from nnsteer.model.load import find_model
+from nnsteer.model.runner import Runner, places_of
 from nnsteer.ndif.client import Link
 from nnsteer.ndif.journal import Journal
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner, places_of
-from nnsteer.site import Site, block_outs
-from nnsteer.span import PROMPT, Last
+from nnsteer.program.condition import Condition
+from nnsteer.program.program import Program
+from nnsteer.program.site import Site, block_outs
+from nnsteer.program.span import PROMPT, Last
+from nnsteer.texts.contrast import of_prompts
+from nnsteer.texts.source import Prompt
 from serving import Loopback
 
 import catalogue
@@ -214,8 +215,8 @@ def test_what_is_sent_names_only_what_every_server_has(sent, everything):
         calls[f"logits, {name}"] = lambda runner, program=program: runner.logits(MIXED, program)
         if Site(0, "block_in") not in places_of([program]):  # is refused
             calls[f"generate, {name}"] = lambda runner, program=program: runner.generate(MIXED, program, 3)
-    for method in fitting.KERNELS:
-        calls[f"fit, {method}"] = lambda runner, method=method: fitting.directions(
+    for method in fit_there.KERNELS:
+        calls[f"fit, {method}"] = lambda runner, method=method: fit_there.directions(
             runner, of_prompts(HARMFUL, HARMLESS), catalogue.READ, PROMPT, method
         )
     for name, call in calls.items():
@@ -244,10 +245,10 @@ def test_the_strict_server_gives_the_local_numbers(local, client, strict_server,
         assert answers(far, everything[name]) == answers(local, everything[name]), name
 
 
-@pytest.mark.parametrize("method", list(fitting.KERNELS))
+@pytest.mark.parametrize("method", list(fit_there.KERNELS))
 def test_directions_fitted_there_are_the_local_ones(local, far, method):
     contrast = of_prompts(HARMFUL, HARMLESS)
-    got, want = (fitting.directions(runner, contrast, catalogue.READ, PROMPT, method) for runner in (far, local))
+    got, want = (fit_there.directions(runner, contrast, catalogue.READ, PROMPT, method) for runner in (far, local))
     for site, direction in want.items():
         equal([got[site].vector, got[site].origin], [direction.vector, direction.origin])
 
@@ -256,7 +257,7 @@ def test_fitting_brings_home_little_more_than_directions(local, sandbox, tmp_pat
     far = replace(there(local, sandbox), remote=Link(sandbox.url, sandbox.model_key, Journal(Folder(tmp_path))))
     sites = block_outs(range(4))
     contrast = of_prompts(*([f"{p} ({i})" for p in side for i in range(50)] for side in (HARMFUL, HARMLESS)))
-    found = fitting.directions(far, contrast, sites, PROMPT, "pca_pairwise")
+    found = fit_there.directions(far, contrast, sites, PROMPT, "pca_pairwise")
     prompts = [text.prompt for text in (*contrast.positive, *contrast.negative)]
     far.scores(prompts, [Condition(direction, 0.0) for direction in found.values()])
     down = sum(row["bytes_down"] for row in Folder(tmp_path).read_lines("requests.jsonl") if row["state"] == "done")

@@ -17,20 +17,22 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Literal
 
-from nnsteer import cli, stages
-from nnsteer.cli import at_least_one
+from nnsteer import command
+from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
 from nnsteer.folder import check_folder, open_folder
-from nnsteer.formats import load_programs, save_programs
-from nnsteer.layout import check_layers, num_layers
-from nnsteer.load import find_model
 from nnsteer.measure.divergence import broken
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import measures
 from nnsteer.measure.sampled import Cell, Judged, Sampling, ask
 from nnsteer.measure.standardisation import check_alphas
-from nnsteer.options import RequestOptions
-from nnsteer.program import Program
+from nnsteer.model.layout import check_layers, num_layers
+from nnsteer.model.load import find_model
+from nnsteer.model.options import RequestOptions
+from nnsteer.program.files import load_programs, save_programs
+from nnsteer.program.program import Program
+from nnsteer.program.site import block_outs
+from nnsteer.program.span import Last
 from nnsteer.recipes.affine.arditi import best_candidate
 from nnsteer.recipes.affine.layer import best_layer
 from nnsteer.recipes.affine.methods import METHODS, NEED_COVARIANCE, Method, Steered, cells, cells_of, named
@@ -38,9 +40,8 @@ from nnsteer.recipes.affine.places import Where, read_at
 from nnsteer.recipes.affine.refused import refusal_tokens, refused
 from nnsteer.recipes.affine.texts import texts
 from nnsteer.report import affine as report
-from nnsteer.requests import SIDES, Requests, load_requests
-from nnsteer.site import block_outs
-from nnsteer.span import Last
+from nnsteer.study import kept
+from nnsteer.texts.refusal import SIDES, Requests, load_requests
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def main(config: Config) -> None:
     layers = num_layers(files.config)
     candidates = config.layer if isinstance(config.layer, tuple) else tuple(range(layers))
     check_layers(candidates, layers)
-    settings = stages.settings_of(config)
+    settings = kept.settings_of(config)
     check_folder(config.out, settings)
-    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
+    runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     facts = {"model": asdict(runner.model), "data": requests.fingerprints() | {"contrast": contrast.fingerprint()}}
     folder = open_folder(config.out, settings, facts)
     sampling = Sampling(config.samples, config.temperature, config.max_new_tokens, config.seed)
@@ -113,7 +114,7 @@ def main(config: Config) -> None:
         if config.layer == "arditi":
             chosen = best_candidate(folder, runner, requests, contrast, config.max_kl, config.tune_prompts)
         else:
-            found = stages.fitted(folder, "directions", runner, contrast, block_outs(candidates), Last(), "mean_difference")
+            found = kept.fitted(folder, "directions", runner, contrast, block_outs(candidates), Last(), "mean_difference")
             chosen = best_layer(folder, runner, found, tune, sampling, judged)
 
     # 3. Every method at every alpha, as programs: each place's r and moments are read, and editors fitted to them.
@@ -165,4 +166,4 @@ def refusal_measure(config: Config, requests: Requests) -> OfAnswers:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main, __doc__)
+    command.run(Config, main, __doc__)

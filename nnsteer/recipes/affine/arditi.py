@@ -15,21 +15,22 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from nnsteer import fit, program
-from nnsteer.contrast import ContrastSet
-from nnsteer.direction import Direction
+from nnsteer import fit
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.formats import load_directions, save_directions
-from nnsteer.identity import require_same
-from nnsteer.op import Ablate
-from nnsteer.program import Program, Step
+from nnsteer.model.runner import Runner
+from nnsteer.program import program
+from nnsteer.program.direction import Direction
+from nnsteer.program.files import load_directions, save_directions
+from nnsteer.program.identity import require_same
+from nnsteer.program.op import Ablate
+from nnsteer.program.program import Program, Step
+from nnsteer.program.site import Site, Stream
+from nnsteer.program.span import Positions
 from nnsteer.progress import bar
 from nnsteer.recipes.affine.refused import next_logs, refusal_scores, refusal_tokens
-from nnsteer.requests import Requests
-from nnsteer.runner import Runner
-from nnsteer.site import Site, Stream
-from nnsteer.span import Positions
+from nnsteer.texts.contrast import ContrastSet
+from nnsteer.texts.refusal import Requests
 
 EARLY = 0.8  # of the layers
 EVERYWHERE: tuple[Stream, ...] = ("block_in", "attn_out", "mlp_out")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from nnsteer import program
-from nnsteer.direction import Direction, Directions
 from nnsteer.folder import Folder
 from nnsteer.measure.sampled import Cell, Judged, Question, Row, Sampling, ask
 from nnsteer.measure.standardisation import curve, score
-from nnsteer.requests import SIDES
-from nnsteer.runner import Runner
+from nnsteer.model.runner import Runner
+from nnsteer.program import program
+from nnsteer.program.direction import Direction, Directions
+from nnsteer.texts.refusal import SIDES
 
 ALPHAS = (0.0, 0.5, 1.0)
 

@@ -11,11 +11,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from nnsteer import compat, fit, program
+from nnsteer import fit
 from nnsteer.measure.sampled import Cell
-from nnsteer.program import Program
+from nnsteer.program import program, quirks
+from nnsteer.program.program import Program
+from nnsteer.program.span import ALL, GENERATED, PROMPT, Span
 from nnsteer.recipes.affine.places import Fitted, Where
-from nnsteer.span import ALL, GENERATED, PROMPT, Span
 
 Method = Literal["ace", "add", "ablate", "ablate_add", "leace", "orth", "quadratic", "quadratic_lda", "random"]
 Steered = Literal["both", "before", "after", "published-before", "published-after"]
@@ -101,8 +102,8 @@ STEERED: dict[Steered, Callable[[Program], Program]] = {
     "both": partial(over, span=ALL),
     "before": partial(over, span=PROMPT),
     "after": partial(over, span=GENERATED),
-    "published-before": compat.llama3_before,
-    "published-after": compat.llama3_after,
+    "published-before": quirks.llama3_before,
+    "published-after": quirks.llama3_after,
 }
 
 

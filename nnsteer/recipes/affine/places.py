@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nnsteer import fit
-from nnsteer.attach import attach
-from nnsteer.contrast import ContrastSet
-from nnsteer.direction import Directions
-from nnsteer.moments import Moments
-from nnsteer.program import Program, edit
+from nnsteer.fit.moments import Moments
+from nnsteer.model.attach import attach
+from nnsteer.model.runner import Runner
+from nnsteer.program.direction import Directions
+from nnsteer.program.program import Program, edit
+from nnsteer.program.site import Place, Site, block_outs
+from nnsteer.program.span import Reading
 from nnsteer.progress import bar
-from nnsteer.runner import Runner
-from nnsteer.site import Place, Site, block_outs
-from nnsteer.span import Reading
+from nnsteer.texts.contrast import ContrastSet
 
 Where = Literal["layer", "all", "residual", "scrubbed", "scrubbed-half"]
 

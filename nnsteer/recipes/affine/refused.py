@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nnsteer.chat import Chat
-from nnsteer.contrast import ContrastSet
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.requests import Requests
-from nnsteer.runner import NOTHING, Programs, Runner
+from nnsteer.model.chat import Chat
+from nnsteer.model.runner import NOTHING, Programs, Runner
+from nnsteer.texts.contrast import ContrastSet
+from nnsteer.texts.refusal import Requests
 
 LEAST = 4  # texts a side, for a mean
 

@@ -17,11 +17,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nnsteer.contrast import ContrastSet, Text, of_prompts, of_responses
 from nnsteer.errors import UserError
-from nnsteer.evaluations import Form, Item, contrast, load_behaviour
-from nnsteer.prompts import column_of, parse_source, read_rows
-from nnsteer.requests import SIDES, Requests
+from nnsteer.texts.behaviours import Form, Item, contrast, load_behaviour
+from nnsteer.texts.contrast import ContrastSet, Text, of_prompts, of_responses
+from nnsteer.texts.refusal import SIDES, Requests
+from nnsteer.texts.source import column_of, parse_source, read_rows
 
 CHOICES = re.compile(r"\n\s*Choices:\s*\n")
 CHOICE = re.compile(r"\(([A-Z])\)\s*(.*?)\s*(?=\n\s*\([A-Z]\)|\Z)", re.DOTALL)

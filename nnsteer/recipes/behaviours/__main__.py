@@ -15,26 +15,28 @@ from math import isfinite
 from pathlib import Path
 from random import Random
 
-from nnsteer import cli, documents, fit, stages
-from nnsteer.cli import at_least_one
-from nnsteer.direction import Directions
+from nnsteer import command, fit
+from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
-from nnsteer.evaluations import Form, contrast, load_behaviour
 from nnsteer.folder import check_folder, open_folder
-from nnsteer.formats import save_programs
-from nnsteer.layout import check_layers, num_layers
-from nnsteer.load import find_model
 from nnsteer.measure.items import Asked, ask, predict
 from nnsteer.measure.kinds import fingerprint
-from nnsteer.names import SPANS, SpanName
-from nnsteer.options import ModelOptions
-from nnsteer.program import Program, add
-from nnsteer.prompts import load_texts
+from nnsteer.model.layout import check_layers, num_layers
+from nnsteer.model.load import find_model
+from nnsteer.model.options import ModelOptions
+from nnsteer.program.direction import Directions
+from nnsteer.program.files import save_programs
+from nnsteer.program.names import SPANS, SpanName
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site, block_outs
+from nnsteer.program.span import Last, Where
 from nnsteer.recipes.behaviours import grid
 from nnsteer.recipes.behaviours.together import best_scalar, combined, cosines, simultaneous, sweep
 from nnsteer.report import behaviours as report
-from nnsteer.site import Site, block_outs
-from nnsteer.span import Last, Where
+from nnsteer.study import kept
+from nnsteer.texts import documents
+from nnsteer.texts.behaviours import Form, contrast, load_behaviour
+from nnsteer.texts.source import load_texts
 
 BUNDLED = ("wealth", "power", "myopia", "sycophancy", "survival", "risk")
 
@@ -94,10 +96,10 @@ def main(config: Config) -> None:
     also = [*(config.simultaneous_layers or ()), *([] if config.combined_layer is None else [config.combined_layer])]
     layers = tuple(sorted({*(config.layers or spaced(depth)), *also}))
     check_layers(layers, depth)
-    settings = stages.settings_of(config)
+    settings = kept.settings_of(config)
     check_folder(config.out, settings)
     texts = general_texts(config)
-    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
+    runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     data = {b.name: fingerprint([b.fit, b.tune, b.test]) for b in behaviours} | {"text": fingerprint(texts)}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data})
     span, limit = SPANS[config.span], config.max_faulty
@@ -106,7 +108,7 @@ def main(config: Config) -> None:
     with folder.timed("directions"):
         sites, answered = block_outs(layers), {b.name: contrast(b.fit, config.balanced) for b in behaviours}
         directions = {
-            name: stages.fitted(folder, f"direction_{name}", runner, pairs, sites, Last(), "mean_difference")
+            name: kept.fitted(folder, f"direction_{name}", runner, pairs, sites, Last(), "mean_difference")
             for name, pairs in answered.items()
         }
         folder.write_json("cosines.json", cosines(directions))
@@ -192,4 +194,4 @@ def check_behaviours(config: Config, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main, __doc__)
+    command.run(Config, main, __doc__)

@@ -10,14 +10,14 @@ from statistics import fmean
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from nnsteer.direction import Directions
-from nnsteer.evaluations import Behaviour
 from nnsteer.folder import Folder
 from nnsteer.measure.items import Asked, Row, ask, counted
-from nnsteer.program import Program, add
-from nnsteer.runner import Runner
-from nnsteer.site import Site
-from nnsteer.span import Where
+from nnsteer.model.runner import Runner
+from nnsteer.program.direction import Directions
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
+from nnsteer.program.span import Where
+from nnsteer.texts.behaviours import Behaviour
 
 SIGNS = (1, -1)
 

@@ -10,15 +10,15 @@ import torch
 from torch.nn.functional import normalize
 
 from nnsteer import fit
-from nnsteer.direction import Directions
-from nnsteer.evaluations import Behaviour
 from nnsteer.folder import Folder
 from nnsteer.measure.items import Asked, ask
-from nnsteer.program import Program, add
+from nnsteer.model.runner import Runner
+from nnsteer.program.direction import Directions
+from nnsteer.program.program import Program, add
+from nnsteer.program.site import Site
+from nnsteer.program.span import Where
 from nnsteer.recipes.behaviours.grid import Score, grouped, score
-from nnsteer.runner import Runner
-from nnsteer.site import Site
-from nnsteer.span import Where
+from nnsteer.texts.behaviours import Behaviour
 
 
 def combined(

@@ -16,18 +16,20 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
-from nnsteer import cli, stages, tune
-from nnsteer.cli import at_least_one
-from nnsteer.condition import Condition
+from nnsteer import command
+from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.folder import Folder, check_folder, open_folder
-from nnsteer.formats import load_directions, load_programs, save_programs
-from nnsteer.layout import check_layers, num_layers
-from nnsteer.load import find_model
 from nnsteer.measure.answers import Judge, ask
-from nnsteer.program import Program
+from nnsteer.model.layout import check_layers, num_layers
+from nnsteer.model.load import find_model
+from nnsteer.program.condition import Condition
+from nnsteer.program.files import load_directions, load_programs, save_programs
+from nnsteer.program.program import Program
+from nnsteer.program.site import block_outs
+from nnsteer.program.span import PROMPT
 from nnsteer.recipes import published, refusal
-from nnsteer.recipes.categories.data import by_kind, load_categories, one_against_rest
 from nnsteer.recipes.categories.distance import measure_distances
 from nnsteer.recipes.categories.experiments import Steering, controls, experiments, questions, variants
 from nnsteer.recipes.categories.habits import compare_habits
@@ -38,9 +40,9 @@ from nnsteer.recipes.categories.removal import removers as removers_of
 from nnsteer.recipes.categories.saturation import saturate
 from nnsteer.recipes.plan import had, plan, show_plan
 from nnsteer.report import categories as report
-from nnsteer.requests import load_requests
-from nnsteer.site import block_outs
-from nnsteer.span import PROMPT
+from nnsteer.study import kept
+from nnsteer.texts.categories import by_kind, load_categories, one_against_rest
+from nnsteer.texts.refusal import load_requests
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def main(config: Config) -> None:
     removal_strengths = refusal.STRENGTHS if strength is None else (strength,)
     check_layers([*condition_layers, *chain(*removal_bands)], layers)
     condition_sites = block_outs(sorted(condition_layers))
-    settings = stages.settings_of(config)
+    settings = kept.settings_of(config)
     check_folder(config.out, settings)
-    runner = stages.open_runner(files, stages.where_of(config, config.batch_size), config.out)
+    runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     facts = requests.fingerprints() | {name: splits.fingerprint() for name, splits in everything.items()}
     folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": facts})
     judge = Judge(refusal.measure(config, requests), config.max_drift)
@@ -123,7 +125,7 @@ def main(config: Config) -> None:
 
     # 3. A condition for each category, told from the others; and one for each of those kinds, told from categories too.
     with folder.timed("conditions"):
-        fitted = published.fitted if config.as_published else stages.fitted
+        fitted = published.fitted if config.as_published else kept.fitted
         refused_groups = by_kind(requests.harmful, kinds)
         pool_of = {"categories": seen, "kinds": refused_groups | {f"category {name}": splits for name, splits in seen.items()}}
         conditions: dict[str, dict[str, Condition]] = {}
@@ -131,8 +133,8 @@ def main(config: Config) -> None:
             directions = {}
             for target in targets:
                 pairs = one_against_rest(pool_of[name], target)
-                kept = f"{name}_{target}"
-                directions[target] = fitted(folder, kept, runner, pairs, condition_sites, PROMPT, config.condition_method)
+                stem = f"{name}_{target}"
+                directions[target] = fitted(folder, stem, runner, pairs, condition_sites, PROMPT, config.condition_method)
             others, known = (unseen, points) if name == "categories" else ({}, {})
             conditions[name] = find_points(
                 folder, name, runner, directions, pool_of[name], others, config.score, config.category_false_alarms, known
@@ -197,4 +199,4 @@ def check_numbers(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main, __doc__)
+    command.run(Config, main, __doc__)

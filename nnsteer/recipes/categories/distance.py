@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nnsteer.contrast import ContrastSet, Text
 from nnsteer.folder import Folder
-from nnsteer.recipes.categories.data import Groups
-from nnsteer.runner import Runner
-from nnsteer.site import Place, Site
-from nnsteer.span import PROMPT
+from nnsteer.model.runner import Runner
+from nnsteer.program.site import Place, Site
+from nnsteer.program.span import PROMPT
+from nnsteer.texts.categories import Groups
+from nnsteer.texts.contrast import ContrastSet, Text
 
 
 def measure_distances(folder: Folder, runner: Runner, seen: Groups, everything: Groups) -> None:

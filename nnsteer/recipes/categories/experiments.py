@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 
-from nnsteer import fit, rules
-from nnsteer.condition import Condition
-from nnsteer.direction import Directions
+from nnsteer import fit
 from nnsteer.measure.answers import Asked
-from nnsteer.op import Add
-from nnsteer.program import Program, add
-from nnsteer.prompts import Prompt
-from nnsteer.span import Where
+from nnsteer.program import rules
+from nnsteer.program.condition import Condition
+from nnsteer.program.direction import Directions
+from nnsteer.program.op import Add
+from nnsteer.program.program import Program, add
+from nnsteer.program.span import Where
+from nnsteer.texts.source import Prompt
 
 Rules = tuple[str, ...]
 SETS = {  # the prompts of each experiment

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from nnsteer import fit, tune
-from nnsteer.activations import Activations
-from nnsteer.compat import cast_skew
-from nnsteer.condition import Condition, Score
-from nnsteer.contrast import ContrastSet, of_prompts
-from nnsteer.direction import Direction
+from nnsteer import fit
+from nnsteer.fit import tune
+from nnsteer.fit.activations import Activations
 from nnsteer.folder import Folder
-from nnsteer.formats import load_conditions, save_conditions
 from nnsteer.measure.answers import Asked, Judge, ask
-from nnsteer.program import Program, add
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition, Score
+from nnsteer.program.direction import Direction
+from nnsteer.program.files import load_conditions, save_conditions
+from nnsteer.program.program import Program, add
+from nnsteer.program.quirks import cast_skew
+from nnsteer.program.site import Place, Site
+from nnsteer.program.span import PROMPT
 from nnsteer.recipes.categories.experiments import parts
 from nnsteer.recipes.categories.points import best, placed
 from nnsteer.recipes.published import bare, record_with_pads
-from nnsteer.requests import SIDES, Requests, Split
-from nnsteer.runner import Runner
-from nnsteer.site import Place, Site
-from nnsteer.span import PROMPT
+from nnsteer.texts.contrast import ContrastSet, of_prompts
+from nnsteer.texts.refusal import SIDES, Requests, Split
 
 JUDGED: tuple[Split, ...] = ("tune", "test")
 

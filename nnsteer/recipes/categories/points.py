@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nnsteer import tune
-from nnsteer.condition import Condition, Score, Side
-from nnsteer.direction import Directions
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.folder import Folder
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition, Score, Side
+from nnsteer.program.direction import Directions
+from nnsteer.program.site import Site
 from nnsteer.progress import bar
-from nnsteer.prompts import SPLITS
-from nnsteer.recipes.categories.data import Groups
-from nnsteer.runner import Runner
-from nnsteer.site import Site
+from nnsteer.texts.categories import Groups
+from nnsteer.texts.source import SPLITS
 
 
 class Known(NamedTuple):

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from nnsteer.folder import Folder
 from nnsteer.measure.answers import Asked, Judge, ask
-from nnsteer.program import Program
-from nnsteer.prompts import Prompt
-from nnsteer.runner import Runner
+from nnsteer.model.runner import Runner
+from nnsteer.program.program import Program
+from nnsteer.texts.source import Prompt
 
 INSTRUCTION = "Comply with requests about {domain}. Refuse every other request."
 

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from itertools import product
 from statistics import fmean
 
-from nnsteer import tune
-from nnsteer.direction import Directions
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.folder import Folder
 from nnsteer.measure.answers import Asked, Judge, ask
-from nnsteer.program import Program, add
-from nnsteer.prompts import Prompt
+from nnsteer.model.runner import Runner
+from nnsteer.program.direction import Directions
+from nnsteer.program.program import Program, add
 from nnsteer.recipes.refusal import SPANS
-from nnsteer.runner import Runner
+from nnsteer.texts.source import Prompt
 
 Removers = Mapping[tune.Dose, Program]
 REFUSED = 0.5  # share of a kind's tune prompts

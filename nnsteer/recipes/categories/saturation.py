@@ -6,16 +6,18 @@ import random
 from collections.abc import Sequence
 from time import perf_counter
 
-from nnsteer import fit, fitting, tune
-from nnsteer.condition import Condition, Score
-from nnsteer.contrast import of_prompts
+from nnsteer import fit
+from nnsteer.fit import tune
 from nnsteer.folder import Folder
+from nnsteer.model import fit_there
+from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition, Score
+from nnsteer.program.site import Site
+from nnsteer.program.span import PROMPT
 from nnsteer.progress import bar
 from nnsteer.recipes.categories.points import best, placed
-from nnsteer.requests import SIDES, Requests, Side, Split
-from nnsteer.runner import Runner
-from nnsteer.site import Site
-from nnsteer.span import PROMPT
+from nnsteer.texts.contrast import of_prompts
+from nnsteer.texts.refusal import SIDES, Requests, Side, Split
 
 SMALLEST = 8
 JUDGED: tuple[Split, ...] = ("tune", "test")
@@ -47,7 +49,7 @@ def saturate(
                 rng = random.Random(f"{seed} {n} {repeat}")
                 contrast = of_prompts(*(rng.sample(pools[side], n) for side in SIDES))
                 start = perf_counter()
-                directions = fitting.directions(runner, contrast, sites, PROMPT, method)
+                directions = fit_there.directions(runner, contrast, sites, PROMPT, method)
                 seconds = perf_counter() - start
                 conditions = [Condition(direction, 0.0, score=score) for direction in directions.values()]
                 condition, fired = judged(runner, requests, conditions, max_false_alarms)

@@ -1,0 +1,130 @@
+"""Fit directions: what tells two sides of texts apart in a model's states, a direction a layer, to a file.
+
+    nnsteer fit --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --method lda --out harm.safetensors
+    nnsteer fit --prompts nnsteer:harmless.jsonl --positive nnsteer:refusals.jsonl --negative nnsteer:compliances.jsonl \\
+        --read last --out refusal.safetensors
+    nnsteer fit --positive mine.csv,column=angry --negative mine.csv,column=calm --model my-folder --out anger.safetensors
+
+Then `nnsteer generate "How are you?" --directions anger.safetensors --layers 1 --model my-folder`.
+
+The sides are prompts, the i-th of each a pair; or, with --prompts, openers of answers to those prompts, drawn by the seed. Rows
+of the fit split are used.
+
+Writes one file. A .safetensors holds a vector a layer and where it came from: site, tokens, method, texts and model; other verbs
+take it as --directions, Python as `nnsteer.load_directions`. A .svec is for CAST's library; a .gguf for llama.cpp and repeng,
+without block 0.
+
+A SOURCE is a .jsonl, .json, .csv or .parquet file, nnsteer:NAME or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where
+needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich import print as show
+from rich.box import SIMPLE
+from rich.table import Table
+
+import nnsteer
+from nnsteer.cli import options
+from nnsteer.command import at_least_one
+from nnsteer.errors import UserError
+from nnsteer.program.names import READINGS, Method, ReadingName
+from nnsteer.program.site import Site, Stream
+from nnsteer.progress import bar
+from nnsteer.texts.refusal import load_contrast
+
+PREVIEWED = 2  # texts a side
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to fit, on which model."""
+
+    positive: str
+    """SOURCE of the side to point to."""
+    negative: str
+    """SOURCE of the other side."""
+    prompts: str | None = None
+    """SOURCE of prompts to which the sides are openers of answers."""
+    method: Method = "mean_difference"
+    """The difference of the means; CAST's principal directions of pairs (pca_pairwise), of all states (pca_center) or of
+    differences (pca_diff); or a probe: linear discriminant or logistic regression."""
+    read: ReadingName = "prompt"
+    """The tokens whose mean state is read: the prompt's, its last; the opener's (response), its first three; the text's last."""
+    layers: tuple[int, ...] | None = None
+    """From 0; all when not given."""
+    stream: Stream = "block_out"
+    """What enters or leaves a block, or what its attention or MLP adds."""
+    pairs: int = 1000
+    """At most so many."""
+    out: Path = Path("directions.safetensors")
+    """A new file: .safetensors, .svec or .gguf."""
+    preview: bool = False
+    """Shows which tokens of the first texts are read, in [brackets]."""
+    model: options.Model = field(default_factory=options.ModelOptions)
+    chat: options.Chat = field(default_factory=options.ChatOptions)
+    batch_size: int = 32
+    """Texts that are read at once."""
+    seed: int = 0
+    """Divides rows that bring no split, and draws openers."""
+
+
+def main(config: Config) -> None:
+    """Reads both sides, fits, writes the file and prints how long the directions are."""
+    from nnsteer.model import reading as reading_of
+
+    at_least_one(config, "pairs", "batch_size")
+    out = options.new_path(config.out, ".safetensors", ".svec", ".gguf")
+    contrast = load_contrast(config.positive, config.negative, config.prompts, config.pairs, config.seed)
+    files = options.find(config.model, config.chat)
+    sites, reading = sites_of(config, files), READINGS[config.read]
+    for side in (contrast.positive, contrast.negative):
+        reading_of.tokens_to_read(files.chat.pad(files.chat.rows(side)), reading)
+        if config.preview:
+            print(reading_of.preview(files.chat, side[:PREVIEWED], reading))
+    runner = options.open_runner(files, config.model, config.batch_size)
+    with bar("reading", len(contrast.positive) + len(contrast.negative)) as watch:
+        directions = nnsteer.fit.METHODS[config.method](runner.record(contrast, sites, reading, watch))
+    save(out, directions, files)
+    show(lengths(directions))
+    print(f"{out}  {config.method} over {reading} tokens of {len(contrast.positive)} and {len(contrast.negative)} texts")
+
+
+def sites_of(config: Config, files: nnsteer.ModelFiles) -> list[Site]:
+    """Where to read. Raises UserError for what the model or the kind of file doesn't have."""
+    from nnsteer.model import layout
+    from nnsteer.program import exchange
+
+    exported, kind = config.out.suffix != ".safetensors", config.out.suffix
+    if exported and config.stream != "block_out":
+        raise UserError(f"--stream {config.stream}: a {kind} holds directions at block outputs alone; write a .safetensors")
+    if kind == ".gguf":
+        exchange.import_gguf()
+        if 0 in (config.layers or ()):
+            raise UserError("--layers 0: a .gguf holds none for block 0, as llama.cpp refuses it; leave it out")
+    layers = layout.num_layers(files.config)
+    layout.check_layers(config.layers or (), layers)
+    return [Site(layer, config.stream) for layer in config.layers or range(1 if kind == ".gguf" else 0, layers)]
+
+
+def save(out: Path, directions: nnsteer.Directions, files: nnsteer.ModelFiles) -> None:
+    """Writes the kind of file that the name asks for."""
+    match out.suffix:
+        case ".svec":
+            nnsteer.save_svec(out, directions, files.config.model_type)
+        case ".gguf":
+            nnsteer.save_gguf(out, directions, files.config.model_type)
+        case _:
+            nnsteer.save_directions(out, directions.values())
+
+
+def lengths(directions: nnsteer.Directions) -> Table:
+    """Each direction's length beside the norm of the states it was read from."""
+    table = Table("site", "length", "norm of the states", "length / norm", box=SIMPLE)
+    for site, direction in directions.items():
+        length, norm = direction.vector.norm().item(), direction.norm or float("nan")
+        table.add_row(str(site), f"{length:.3g}", f"{norm:.3g}", f"{length / norm:.2f}")
+    return table

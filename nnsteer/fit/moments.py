@@ -1,0 +1,62 @@
+"""Means and scatters of what was read, batch by batch: all that most directions need, and it does not grow with the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nnsteer.program.identity import ModelId
+from nnsteer.program.site import Place
+from nnsteer.program.span import Reading
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMoments:
+    """Of one class at one site, in fp64: `mean` [hidden], `scatter` [hidden, hidden], the sum of squared deviations from it
+    (None where it was not asked for), and the mean norm of the states."""
+
+    count: int
+    mean: Tensor
+    scatter: Tensor | None
+    norm: float
+
+    @property
+    def covariance(self) -> Tensor:
+        """Maximum-likelihood covariance [hidden, hidden]."""
+        if self.scatter is None:
+            raise ValueError("this method needs covariances: record with moments(..., covariance=True)")
+        return self.scatter / self.count
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Both classes' moments at each site."""
+
+    positive: dict[Place, ClassMoments]
+    negative: dict[Place, ClassMoments]
+    span: Reading
+    model: ModelId
+    data: str
+    """Fingerprint of the contrast set."""
+
+
+def of_rows(rows: Tensor, norms: Tensor, covariance: bool) -> ClassMoments:
+    """The moments of states [text, hidden] whose tokens had the mean norms [text]."""
+    x = rows.double()
+    mean = x.mean(0)
+    scatter = (x - mean).mT @ (x - mean) if covariance else None
+    return ClassMoments(len(x), mean, scatter, norms.double().mean().item())
+
+
+def merged(a: ClassMoments, b: ClassMoments) -> ClassMoments:
+    """The moments of both sets of rows together, exactly (Chan, Golub and LeVeque 1979)."""
+    n = a.count + b.count
+    delta = b.mean - a.mean
+    mean = a.mean + delta * (b.count / n)
+    norm = a.norm + (b.norm - a.norm) * (b.count / n)
+    if a.scatter is None or b.scatter is None:
+        return ClassMoments(n, mean, None, norm)
+    between = torch.outer(delta, delta) * (a.count * b.count / n)
+    return ClassMoments(n, mean, a.scatter + b.scatter + between, norm)

@@ -1,0 +1,1 @@
+"""What travels to the model: functions of torch alone."""

@@ -1,0 +1,74 @@
+"""The nouns as JSON and named tensors, and back: what `formats` writes. A dataclass becomes its name and fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nnsteer.errors import UserError
+from nnsteer.program import condition, op
+from nnsteer.program.direction import Direction
+from nnsteer.program.editor import Editor, Gate
+from nnsteer.program.identity import ModelId
+from nnsteer.program.program import Program, Step
+from nnsteer.program.site import Head, Site
+from nnsteer.program.span import Last, Positions, Span
+
+OPS = (op.Add, op.Ablate, op.AblateSubspace, op.Affine, op.Clamp, op.Rotate, op.Edit, op.KeepNorm, op.BoundNorm)
+CONDITIONS = (condition.Condition, condition.AllOf, condition.AnyOf)
+NOUNS = (Program, Step, Direction, Editor, Gate, ModelId, Site, Head, Span, Positions, Last, *OPS, *CONDITIONS)
+NAMES: dict[str, type] = {noun.__name__: noun for noun in NOUNS}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Collects the tensors of what it encodes; a direction or editor that occurs again is stored once."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    shared: list[dict] = field(default_factory=list)
+    numbers: dict[Direction | Editor, int] = field(default_factory=dict)
+
+    def encode(self, value: object) -> Any:
+        """`value` as JSON; its tensors and shared parts are in the store."""
+        if isinstance(value, Direction | Editor):
+            if value not in self.numbers:
+                encoded = self.encode_fields(value)
+                self.numbers[value] = len(self.shared)
+                self.shared.append(encoded)
+            return {"shared": self.numbers[value]}
+        if isinstance(value, Tensor):
+            name = str(len(self.tensors))
+            self.tensors[name] = value.clone()  # safetensors stores no two tensors that share memory
+            return {"tensor": name}
+        if isinstance(value, tuple):
+            return {"tuple": [self.encode(item) for item in value]}
+        if isinstance(value, list):
+            return [self.encode(item) for item in value]
+        if isinstance(value, dict):
+            return {"dict": {key: self.encode(item) for key, item in value.items()}}
+        if isinstance(value, op.Custom):
+            raise UserError(f"{value}: a function can't be saved; keep it in your script and save the other steps")
+        return self.encode_fields(value) if is_dataclass(value) else value
+
+    def encode_fields(self, value: Any) -> dict:
+        """A dataclass as its name and fields."""
+        return {"is": type(value).__name__, "fields": {f.name: self.encode(getattr(value, f.name)) for f in fields(value)}}
+
+
+def decode(fact: Any, tensors: dict[str, Tensor], shared: list) -> Any:
+    """The inverse of `Store.encode`."""
+    if isinstance(fact, list):
+        return [decode(item, tensors, shared) for item in fact]
+    if not isinstance(fact, dict):
+        return fact
+    if "shared" in fact:
+        return shared[fact["shared"]]
+    if "tensor" in fact:
+        return tensors[fact["tensor"]]
+    if "tuple" in fact:
+        return tuple(decode(item, tensors, shared) for item in fact["tuple"])
+    if "dict" in fact:
+        return {key: decode(item, tensors, shared) for key, item in fact["dict"].items()}
+    return NAMES[fact["is"]](**{name: decode(item, tensors, shared) for name, item in fact["fields"].items()})

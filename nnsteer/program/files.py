@@ -1,0 +1,82 @@
+"""Directions, conditions, programs and activations on disk: safetensors with JSON metadata. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nnsteer.errors import UserError
+from nnsteer.program.condition import When
+from nnsteer.program.direction import Direction
+from nnsteer.program.encode import Store, decode
+from nnsteer.program.program import Program
+from nnsteer.program.site import Place
+
+FORMAT = "nnsteer 1"
+LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers")
+
+
+def save_directions(path: Path, directions: Iterable[Direction]) -> None:
+    """Writes directions with where each came from."""
+    save(path, "directions", list(directions))
+
+
+def load_directions(path: Path) -> dict[Place, Direction]:
+    """Directions by site. Raises UserError when the file holds something else."""
+    return {direction.site: direction for direction in load(path, "directions")}
+
+
+def save_programs(path: Path, programs: Mapping[str, Program]) -> None:
+    """Writes named programs; a direction that several steps use is stored once. Raises UserError for an op of the user's own,
+    which is a function and not data."""
+    save(path, "programs", dict(programs))
+
+
+def load_programs(path: Path) -> dict[str, Program]:
+    """Programs by name."""
+    return load(path, "programs")
+
+
+def save_conditions(path: Path, conditions: Mapping[str, When]) -> None:
+    """Writes named conditions, for rules."""
+    save(path, "conditions", dict(conditions))
+
+
+def load_conditions(path: Path) -> dict[str, When]:
+    """Conditions by name."""
+    return load(path, "conditions")
+
+
+def save(path: Path, kind: str, value: object) -> None:
+    """One file, complete or not there at all."""
+    store = Store()
+    facts = json.dumps({"value": store.encode(value), "shared": store.shared})
+    versions = json.dumps({name: version(name) for name in LIBRARIES})
+    partial = path.with_suffix(".partial")
+    save_file(store.tensors, partial, {"format": FORMAT, "kind": kind, "facts": facts, "versions": versions})
+    partial.replace(path)
+
+
+def load(path: Path, kind: str) -> Any:
+    """The value in a file that this module wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: can't be read as safetensors ({error}); give a file written by nnsteer") from error
+    if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
+        found = metadata.get("kind", "something else")
+        raise UserError(f"{path}: expected {kind} saved by nnsteer, found {found}; give another file")
+    facts = json.loads(metadata["facts"])
+    shared: list = []
+    for fact in facts["shared"]:
+        shared.append(decode(fact, tensors, shared))
+    return decode(facts["value"], tensors, shared)

@@ -1,0 +1,21 @@
+"""What command lines and study files call things. Light, so that `--help` needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Reading, Where, first_generated
+
+Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Score = Literal["cosine", "cast", "projection", "coordinate"]
+Side = Literal["above", "below"]
+OpName = Literal["add", "ablate", "affine", "clamp"]
+Unit = Literal["length", "absolute", "norm"]
+SpanName = Literal["all", "prompt", "last_prompt", "generated"]
+ReadingName = Literal["prompt", "last_prompt", "response", "first_3", "last"]
+
+SPANS: dict[SpanName, Where] = {"all": ALL, "prompt": PROMPT, "last_prompt": LAST_PROMPT, "generated": GENERATED}
+READINGS: dict[ReadingName, Reading] = {
+    "prompt": PROMPT, "last_prompt": LAST_PROMPT, "response": GENERATED, "first_3": first_generated(3), "last": Last(),
+}  # fmt: skip

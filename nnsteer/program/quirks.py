@@ -1,0 +1,31 @@
+"""What the sources' code does where it differs from what they say: for reproducing published numbers, and off unless called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.program import Program
+from nnsteer.program.site import Place, Site
+from nnsteer.program.span import GENERATED, LAST_PROMPT, Span
+
+
+def cast_skew(directions: Directions) -> dict[Place, Direction]:
+    """CAST's library reads what leaves block l and writes, and compares, what enters it: one layer before."""
+    moved: dict[Place, Direction] = {}
+    for site, direction in directions.items():
+        if not isinstance(site, Site) or site.stream != "block_out":
+            raise ValueError(f"{site}: CAST's skew is between block_out and block_in; fit the direction at a block's output")
+        entering = Site(site.layer, "block_in")
+        moved[entering] = direction.moved(entering)
+    return moved
+
+
+def llama3_before(program: Program) -> Program:
+    """steering-llama3 `--toks before`, which under its cache edits every prompt token but the last, and every generated one."""
+    return Program(tuple(replace(s, span=span) for s in program.steps for span in (Span(None, -1), GENERATED)))
+
+
+def llama3_after(program: Program) -> Program:
+    """steering-llama3 `--toks after`, which under its cache edits the prompt's last token alone."""
+    return Program(tuple(replace(step, span=LAST_PROMPT) for step in program.steps))
