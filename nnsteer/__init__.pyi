@@ -17,7 +17,6 @@ from .model.load import find_model as find_model
 from .model.load import load_model as load_model
 from .model.runner import Completion as Completion
 from .model.runner import Runner as Runner
-from .program import rules as rules
 from .program.condition import Condition as Condition
 from .program.condition import When as When
 from .program.condition import probe as probe
