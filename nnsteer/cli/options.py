@@ -156,7 +156,7 @@ def steered(options: SteerOptions) -> nnsteer.Program:
     if not isfinite(options.strength):
         raise UserError(f"--strength {options.strength}: must be a finite number, such as 0.5")
     own = at_layers(options.directions, options.layers)
-    in_unit = {site: direction.in_unit(options.unit) for site, direction in own.items()}
+    in_unit = nnsteer.Directions({site: direction.in_unit(options.unit) for site, direction in own.items()})
     return OPS[options.op](in_unit, options.strength, SPANS[options.span])
 
 

@@ -9,11 +9,10 @@ from nnsteer.fit.erasers import leace, orth, quadratic, quadratic_lda
 from nnsteer.fit.means import mean_difference, regressed
 from nnsteer.fit.pca import pca_center, pca_diff, pca_pairwise
 from nnsteer.fit.probes import lda, logistic
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Directions
 from nnsteer.program.names import Method
-from nnsteer.program.site import Place
 
-METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
+METHODS: dict[Method, Callable[[Activations], Directions]] = {
     "mean_difference": mean_difference,
     "pca_pairwise": pca_pairwise,
     "pca_center": pca_center,

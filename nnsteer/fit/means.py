@@ -8,24 +8,24 @@ from torch import Tensor
 
 from nnsteer.fit.activations import Activations
 from nnsteer.fit.moments import ClassMoments, Moments
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.site import Place
 
 Read = Activations | Moments
 """What was read, text by text or as moments."""
 
 
-def mean_difference(read: Read) -> dict[Place, Direction]:
+def mean_difference(read: Read) -> Directions:
     """The positive class mean minus the negative one; its length is the distance between the means. One pair of texts gives
     ActAdd's direction."""
     return from_moments(read, "mean_difference", lambda positive, negative: positive.mean - negative.mean, covariance=False)
 
 
-def regressed(activations: Activations, targets: Tensor) -> dict[Place, Direction]:
+def regressed(activations: Activations, targets: Tensor) -> Directions:
     """cov(x, z) / std(z) over the positive texts' states x and one score z each, [text], such as the logit difference of two
     answer letters (steering-llama3 `--logit`): how far a state moves per standard deviation of the score."""
     z = targets.double()
-    directions = {}
+    directions: dict[Place, Direction] = {}
     for site, rows in activations.positive.items():
         if len(rows) != len(z):
             raise ValueError(f"{len(rows)} positive texts but {len(z)} scores: give one score for each text")
@@ -36,7 +36,7 @@ def regressed(activations: Activations, targets: Tensor) -> dict[Place, Directio
         directions[site] = Direction(
             vector, site, activations.span, "regressed", origin, activations.model, activations.data, norm
         )
-    return directions
+    return Directions(directions)
 
 
 def as_moments(read: Read, covariance: bool) -> Moments:
@@ -49,12 +49,10 @@ def mean_norm(positive: ClassMoments, negative: ClassMoments) -> float:
     return (positive.norm * positive.count + negative.norm * negative.count) / (positive.count + negative.count)
 
 
-def from_moments(
-    read: Read, method: str, vector: Callable[[ClassMoments, ClassMoments], Tensor], covariance: bool
-) -> dict[Place, Direction]:
+def from_moments(read: Read, method: str, vector: Callable[[ClassMoments, ClassMoments], Tensor], covariance: bool) -> Directions:
     """A direction per site from a function of both classes' moments to a vector [hidden]."""
     moments = as_moments(read, covariance)
-    directions = {}
+    directions: dict[Place, Direction] = {}
     for site, positive in moments.positive.items():
         negative = moments.negative[site]
         directions[site] = Direction(
@@ -67,4 +65,4 @@ def from_moments(
             data=moments.data,
             norm=mean_norm(positive, negative),
         )
-    return directions
+    return Directions(directions)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from nnsteer.program.identity import ModelId
-from nnsteer.program.site import Place
+from nnsteer.program.site import Place, named
 from nnsteer.program.span import Reading
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassMoments:
     """Of one class at one site, in fp64: `mean` [hidden], `scatter` [hidden, hidden], the sum of squared deviations from it
     (None where it was not asked for), and the mean norm of the states."""
@@ -29,8 +29,12 @@ class ClassMoments:
             raise ValueError("this method needs covariances: record with moments(..., covariance=True)")
         return self.scatter / self.count
 
+    def __repr__(self) -> str:
+        scatter = "no covariance" if self.scatter is None else "covariance"
+        return f"ClassMoments: {self.count} texts, [{len(self.mean)}], {scatter}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Moments:
     """Both classes' moments at each site."""
 
@@ -40,6 +44,11 @@ class Moments:
     model: ModelId
     data: str
     """Fingerprint of the contrast set."""
+
+    def __repr__(self) -> str:
+        counts = [next((m.count for m in side.values()), 0) for side in (self.positive, self.negative)]
+        where = f"over {self.span} at {named(self.positive)}"
+        return f"Moments: {counts[0]} positive and {counts[1]} negative texts {where}"
 
 
 def of_rows(rows: Tensor, norms: Tensor, covariance: bool) -> ClassMoments:

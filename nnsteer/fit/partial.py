@@ -13,7 +13,7 @@ from nnsteer.fit.means import mean_difference
 from nnsteer.fit.moments import ClassMoments, Moments, merged
 from nnsteer.fit.probes import lda
 from nnsteer.kernels.fits import oriented, top_singular
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.identity import ModelId
 from nnsteer.program.names import Method
 from nnsteer.program.site import Place
@@ -25,7 +25,7 @@ COVARIANCE: dict[Method, bool] = {"mean_difference": False, "pca_pairwise": Fals
 
 def joined(
     parts: Sequence[list[dict]], sites: Sequence[Place], method: Method, span: Reading, model: ModelId, data: str
-) -> dict[Place, Direction]:
+) -> Directions:
     """Directions from each part's `kernels.partial`. Means and covariances merge exactly; pca_pairwise is that of the truncated
     factors (`discarded` says what share of the differences' energy they leave out)."""
     positive, negative = ({site: classes(parts, i, side) for i, site in enumerate(sites)} for side in (0, 1))
@@ -35,7 +35,7 @@ def joined(
     means = mean_difference(moments)
     if method == "mean_difference":
         return means
-    return {site: principal(means[site], [part[i] for part in parts]) for i, site in enumerate(sites)}
+    return Directions({site: principal(means[site], [part[i] for part in parts]) for i, site in enumerate(sites)})
 
 
 def classes(parts: Sequence[list[dict]], i: int, side: int) -> ClassMoments:

@@ -11,31 +11,29 @@ from torch import Tensor
 
 from nnsteer.fit.activations import Activations
 from nnsteer.kernels import fits
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.site import Place
 
 
-def pca_pairwise(activations: Activations) -> dict[Place, Direction]:
+def pca_pairwise(activations: Activations) -> Directions:
     """The first principal direction of pairs centred on their own midpoints (section 3.1), which is the top right singular
     vector of the uncentred differences."""
     return _fit(activations, "pca_pairwise", fits.pca_pairwise)
 
 
-def pca_center(activations: Activations) -> dict[Place, Direction]:
+def pca_center(activations: Activations) -> Directions:
     """The first principal direction of all states about their common mean (the library since July 2025)."""
     return _fit(activations, "pca_center", fits.pca_center)
 
 
-def pca_diff(activations: Activations) -> dict[Place, Direction]:
+def pca_diff(activations: Activations) -> Directions:
     """The first principal direction of the differences about their mean, so that the mean difference itself is left out: the
     library's way to Representation Engineering."""
     return _fit(activations, "pca_diff", fits.pca_diff)
 
 
-def _fit(
-    activations: Activations, method: str, kernel: Callable[[Tensor, Tensor], tuple[Tensor, float | None]]
-) -> dict[Place, Direction]:
-    directions = {}
+def _fit(activations: Activations, method: str, kernel: Callable[[Tensor, Tensor], tuple[Tensor, float | None]]) -> Directions:
+    directions: dict[Place, Direction] = {}
     for site, positive in activations.positive.items():
         negative = activations.negative[site]
         if len(positive) != len(negative):
@@ -44,4 +42,4 @@ def _fit(
         norm = torch.cat(activations.norms[site]).mean().item()
         origin = negative.mean(0)
         directions[site] = Direction(vector, site, activations.span, method, origin, activations.model, activations.data, norm)
-    return directions
+    return Directions(directions)

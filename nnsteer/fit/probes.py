@@ -14,17 +14,17 @@ from nnsteer.fit.activations import Activations
 from nnsteer.fit.means import Read, as_moments, from_moments
 from nnsteer.fit.moments import ClassMoments
 from nnsteer.kernels import fits
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.site import Place
 
 
-def lda(read: Read) -> dict[Place, Direction]:
+def lda(read: Read) -> Directions:
     """Fisher's linear discriminant: the direction along which the class means lie furthest apart for the spread within the
     classes. The pooled covariance is shrunk towards a round one by `kernels.RIDGE`."""
     moments = as_moments(read, covariance=True)
     found = {site: _discriminant(positive, moments.negative[site]) for site, positive in moments.positive.items()}
     directions = from_moments(moments, "lda", lambda p, n: _discriminant(p, n)[0], covariance=True)
-    return {site: replace(direction, boundary=found[site][1]) for site, direction in directions.items()}
+    return Directions({site: replace(direction, boundary=found[site][1]) for site, direction in directions.items()})
 
 
 def _discriminant(positive: ClassMoments, negative: ClassMoments) -> tuple[Tensor, float]:
@@ -32,10 +32,10 @@ def _discriminant(positive: ClassMoments, negative: ClassMoments) -> tuple[Tenso
     return fits.discriminant(first, second, fits.RIDGE)
 
 
-def logistic(activations: Activations) -> dict[Place, Direction]:
+def logistic(activations: Activations) -> Directions:
     """Logistic regression with an L2 penalty of one over the number of texts (on states divided by their standard deviation)."""
     moments = activations.moments(covariance=False)
-    directions = {}
+    directions: dict[Place, Direction] = {}
     for site, rows in activations.positive.items():
         weights, bias = _logistic(rows.double(), activations.negative[site].double())
         positive, negative = moments.positive[site], moments.negative[site]
@@ -44,7 +44,7 @@ def logistic(activations: Activations) -> dict[Place, Direction]:
         boundary = (-bias - negative.mean @ weights) / distance
         single = from_moments(moments, "logistic", lambda *_, vector=vector: vector, covariance=False)[site]
         directions[site] = replace(single, boundary=boundary.item())
-    return directions
+    return Directions(directions)
 
 
 def _along(positive: ClassMoments, negative: ClassMoments, weights: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from nnsteer.program.condition import Side, fires
 from nnsteer.program.site import Site
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """Every cut between two distinct scores of one layer, ascending; arrays are [cut]."""
 
@@ -25,6 +25,10 @@ class Sweep:
     f1_below: np.ndarray
     false_above: np.ndarray
     """Share of the negatives whose score is above the threshold; of the rest it is `1 - false_above`."""
+
+    def __repr__(self) -> str:
+        ends = f"{self.thresholds[0]:.4g} to {self.thresholds[-1]:.4g}"
+        return f"Sweep: {len(self.thresholds)} cuts, {ends}, best F1 {max(self.f1_above.max(), self.f1_below.max()):.3g}"
 
 
 @dataclass(frozen=True)

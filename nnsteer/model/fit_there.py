@@ -18,7 +18,7 @@ from nnsteer.model.reading import tokens_to_read
 from nnsteer.model.runner import Runner, Watch, ignore
 from nnsteer.ndif import estimate
 from nnsteer.ndif.estimate import size
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.names import Method
 from nnsteer.program.site import Place
 from nnsteer.program.span import Reading
@@ -41,7 +41,7 @@ def directions(
     watch: Watch = ignore,
     pairs_at_once: int | None = None,
     rank: int = RANK,
-) -> dict[Place, Direction]:
+) -> Directions:
     """A direction per site. On a server, all of `pairs_at_once` texts a side are read and reduced in one request (by default as
     many as `ndif.estimate` allows): directions come home from one request, and from several what merges into them
     (`fit.partial`; `rank` is for pca_pairwise). Raises UserError for a method that does not merge."""
@@ -103,13 +103,13 @@ def reduced(
 
 def unpacked(
     found: Tensor, runner: Runner, contrast: ContrastSet, sites: Sequence[Place], span: Reading, method: Method
-) -> dict[Place, Direction]:
+) -> Directions:
     """The directions in what `kernels.fitted` returns."""
     columns = [runner.layout.columns(site) for site in sites]
     widths = [hidden_size(runner) if own is None else own[1] - own[0] for own in columns]
-    data, directions = contrast.fingerprint(), {}
+    data, directions = contrast.fingerprint(), dict[Place, Direction]()
     for site, width, numbers in zip(sites, widths, found.split([2 * width + 2 for width in widths]), strict=True):
         vector, origin, (norm, boundary) = numbers[:width].clone(), numbers[width:-2].clone(), numbers[-2:].tolist()
         decides = None if math.isnan(boundary) else boundary
         directions[site] = Direction(vector, site, span, method, origin, runner.model, data, norm, decides)
-    return directions
+    return Directions(directions)

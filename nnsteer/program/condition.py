@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
+from math import isnan
+from numbers import Real
 from operator import and_, or_
+from typing import get_args
 
 import numpy as np
 
 from nnsteer.errors import UserError
-from nnsteer.program.direction import Direction
-from nnsteer.program.names import Score, Side
+from nnsteer.program.direction import Direction, usable
+from nnsteer.program.names import Score, Side, SpanName, as_where
+from nnsteer.program.show import shortened
 from nnsteer.program.site import Place
 from nnsteer.program.span import PROMPT, Where
 
@@ -32,7 +36,7 @@ def fires(score: float, threshold: float, fires_when: Side) -> bool:
     return score > limit if fires_when == "above" else score <= limit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Condition:
     """Holds for a row when the score of its prompt is above the threshold (or at or below it). It is read once per call, in
     fp32, from the unsteered prompt, and stands for the whole generation. `~condition` is its exact complement; conditions
@@ -40,13 +44,32 @@ class Condition:
 
     Scores of the pooled state h against the direction v: `cosine`; `cast`, cos(h, tanh(proj_v h)), which does not know v's sign
     (CAST section 3.1); `projection`, h . v / |v|; `coordinate`, (h - origin) . v / |v|^2, a probe's score: 0 at the negative
-    mean, 1 at the positive."""
+    mean, 1 at the positive.
+
+    `span` is the tokens or their name, such as "prompt". Raises UserError for a direction whose vector is zero or not finite, a
+    threshold that is no number, and unknown names."""
 
     direction: Direction
     threshold: float
     fires_when: Side = "above"
     score: Score = "cosine"
     span: Where = PROMPT
+
+    def __init__(
+        self, direction: Direction, threshold: float, fires_when: Side = "above", score: Score = "cosine",
+        span: Where | SpanName = PROMPT,
+    ) -> None:  # fmt: skip
+        if not isinstance(direction, Direction):
+            raise UserError(f"a condition's direction: got {type(direction).__name__}; give one Direction, such as directions[3]")
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or isnan(threshold):
+            raise UserError(f"threshold {shortened(repr(threshold))}: expected a number; give one, such as 0.5")
+        if fires_when not in get_args(Side):
+            raise UserError(f"fires_when {fires_when!r}: expected one of {', '.join(get_args(Side))}; give one of these")
+        if score not in get_args(Score):
+            raise UserError(f"score {score!r}: expected one of {', '.join(get_args(Score))}; give one of these")
+        given = (usable(direction), float(threshold), fires_when, score, as_where(span))
+        for field, value in zip(fields(self), given, strict=True):
+            object.__setattr__(self, field.name, value)
 
     @property
     def site(self) -> Place:
@@ -65,6 +88,9 @@ class Condition:
     def __str__(self) -> str:
         sign = ">" if self.fires_when == "above" else "<="
         return f"{self.score} at {self.site} {sign} {self.threshold:.6g}"
+
+    def __repr__(self) -> str:
+        return f"Condition: {self}, of {self.direction.method}, read over {self.span}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,7 @@ def holds(when: When, verdicts: dict[Condition, bool]) -> bool:
     return reduce(and_ if isinstance(when, AllOf) else or_, parts)
 
 
-def probe(direction: Direction, span: Where = PROMPT) -> Condition:
+def probe(direction: Direction, span: Where | SpanName = PROMPT) -> Condition:
     """The condition that a probe (`fit.logistic`, `fit.lda`) decides at its own boundary."""
     if direction.boundary is None:
         raise UserError(f"{direction}: no probe, so it has no boundary of its own; give a Condition with a threshold")

@@ -1,24 +1,27 @@
-"""A direction in the residual stream, with its natural length and where it came from."""
+"""A direction in the residual stream, with its natural length and where it came from; and several, by site."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nnsteer.errors import UserError
-from nnsteer.program.identity import ModelId
+from nnsteer.program.identity import ModelId, Vouch, as_model_id
 from nnsteer.program.names import Unit
-from nnsteer.program.site import Place
-from nnsteer.program.span import Reading
+from nnsteer.program.show import joined, shortened, table
+from nnsteer.program.site import Place, Site, as_layer, as_place, named
+from nnsteer.program.span import ALL, Reading
+from nnsteer.program.values import finite, vector_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Direction:
     """`vector` [hidden] points from the negative towards the positive class. Its length is the method's natural one (for a
     mean difference, the distance between the class means), so a strength of 1 moves a state by one such length. `unit()` and
@@ -39,6 +42,64 @@ class Direction:
     """The mean norm of the states read at the site, where it was measured."""
     boundary: float | None = None
     """For a probe: where it decides, as a coordinate along the direction (0 the negative mean, 1 a vector further)."""
+    vouched: Vouch | None = None
+    """Where it was really fitted and why it holds for `model` too, where a person vouched for that."""
+
+    __array_ufunc__ = None
+    """So that a number of numpy's times a direction is a direction."""
+
+    @staticmethod
+    def given(vector: Any, site: Place | int, model: Any, source: str, origin: Any = None) -> Direction:
+        """A direction from elsewhere: a row of a sparse autoencoder's decoder, a probe's weights,
+        other people's vector. `vector` is a list, an array or a tensor [hidden] of any dtype and
+        device; `site` where it is written (a layer's number is what leaves that block); `model`
+        the ModelId, or the Runner, that it belongs to; `source` says where it comes from and
+        becomes `data`; `origin` [hidden] is the reference of affine edits, zeros unless given.
+        Which tokens it was read on nobody knows: `span` is ALL. Raises UserError for other
+        shapes, and for a vector that is zero or not finite."""
+        if not isinstance(source, str) or not source.strip():
+            raise UserError(f"source {source!r}: expected where the vector comes from; give it, such as source='SAE row 7'")
+        own = vector_of("vector", vector)
+        reference = torch.zeros_like(own) if origin is None else vector_of("origin", origin)
+        if len(reference) != len(own):
+            raise UserError(f"origin has {len(reference)} entries but the vector {len(own)}; give both of the hidden size")
+        return usable(Direction(own, as_place(site), ALL, "given", reference, as_model_id(model), source))
+
+    def vouched_for(self, model: Any, because: str) -> Direction:
+        """The same direction for another model of the same shape, such as a fine-tune of the one
+        it was fitted on, or that one with an adapter: on your word, which is kept with it.
+        `model` is a ModelId or a Runner. Raises UserError without a reason."""
+        own = as_model_id(model)
+        if not isinstance(because, str) or not because.strip():
+            raise UserError(f"because {because!r}: expected a reason in words; give it, such as because='a fine-tune of it'")
+        if own == self.model:
+            return self
+        before = self.vouched
+        vouch = Vouch(self.model, because) if before is None else Vouch(before.fitted_on, f"{before.because}; {because}")
+        return replace(self, model=own, vouched=vouch)
+
+    def __mul__(self, factor: float) -> Direction:
+        """The same direction with `factor` times its vector, about the same origin; a negative
+        factor turns it round. `boundary` is a coordinate along the vector and so is divided by
+        the factor, which leaves it at the same place: but a probe that was turned round fires
+        on the other side of it. Raises UserError for 0 and for what is no finite number."""
+        scale = finite("factor", factor)
+        if scale == 0:
+            raise UserError(f"0 times {self}: a direction needs a length; give strength 0 where it is added instead")
+        method = self.method if scale > 0 else self.method[1:] if self.method.startswith("-") else f"-{self.method}"
+        boundary = None if self.boundary is None else self.boundary / scale
+        return replace(self, vector=self.vector * scale, method=method, boundary=boundary)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Direction:
+        return self * -1.0
+
+    def random_like(self, seed: int) -> Direction:
+        """An isotropic random direction of the same length at the same site."""
+        noise = torch.randn(self.vector.shape, generator=generator(self.site, seed))
+        vector = noise / noise.norm() * self.vector.norm()
+        return replace(self, vector=vector, method=f"random (seed {seed})", boundary=None)
 
     def unit(self) -> Direction:
         """The same direction with length 1, for strengths in absolute units."""
@@ -80,7 +141,8 @@ class Direction:
     def fingerprint(self) -> str:
         """A hash of everything above."""
         place, span = [str(self.site), asdict(self.site)], [str(self.span), asdict(self.span)]
-        facts = json.dumps([place, span, self.method, asdict(self.model), self.data, self.norm, self.boundary])
+        vouched = [] if self.vouched is None else [asdict(self.vouched)]
+        facts = json.dumps([place, span, self.method, asdict(self.model), self.data, self.norm, self.boundary, *vouched])
         values = self.vector.numpy().tobytes() + self.origin.numpy().tobytes()
         return hashlib.sha256(facts.encode() + values).hexdigest()[:16]
 
@@ -91,8 +153,125 @@ class Direction:
         return hash(self.fingerprint)
 
     def __str__(self) -> str:
-        return f"{self.method} at {self.site} over {self.span}, length {self.vector.norm():.3g}"
+        vouched = "" if self.vouched is None else f" ({self.vouched})"
+        return f"{self.method} at {self.site} over {self.span}, length {self.vector.norm():.3g}{vouched}"
+
+    def __repr__(self) -> str:
+        return f"Direction: {self}"
 
 
-Directions = Mapping[Any, Direction]
-"""One direction per site (the key: a `Place`), as the functions of `fit` return them."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions(Mapping[Any, Direction]):
+    """One direction per site, as the functions of `fit` return them: a mapping from places. A
+    layer's number stands for what leaves that block: `directions[3]` is the one at Site(3). It
+    does not change, and equals a dict of the same items. Raises UserError where there is none."""
+
+    by_site: Mapping[Any, Direction]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_site", dict(self.by_site))  # its own: what it was made of may change
+
+    def at(self, *layers: int) -> Directions:
+        """Those at these layers, whatever their stream. Raises UserError for a layer with none."""
+        numbers = {d.site.layer for d in self.values()}
+        if missing := [layer for layer in layers if layer not in numbers]:
+            raise self._missing(f"layer {missing[0]}")
+        return Directions({site: d for site, d in self.items() if d.site.layer in layers})
+
+    def random_like(self, seed: int) -> Directions:
+        """At each site an isotropic random direction with the length of the one there."""
+        return Directions({site: direction.random_like(seed) for site, direction in self.items()})
+
+    def __getitem__(self, place: Any) -> Direction:
+        key = self._key(place)
+        if key not in self.by_site:
+            raise self._missing(place)
+        return self.by_site[key]
+
+    def __contains__(self, place: object) -> bool:
+        return self._key(place) in self.by_site
+
+    def get(self, place: Any, default: Any = None) -> Any:
+        """The direction there, or `default`."""
+        return self.by_site.get(self._key(place), default)
+
+    def _missing(self, place: object) -> UserError:
+        there = named(d.site for d in self.values())
+        return UserError(f"no direction at {place}; there is one at {there}; ask for one of these, or fit it")
+
+    def _key(self, place: Any) -> Any:
+        layer = as_layer(place)
+        if layer is not None and layer >= 0 and layer not in self.by_site:
+            return Site(layer)
+        return place if isinstance(place, Hashable) else None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.by_site)
+
+    def __len__(self) -> int:
+        return len(self.by_site)
+
+    def __or__(self, other: Mapping[Any, Direction]) -> Directions:
+        """Those of both; where both have one, the other's."""
+        return Directions({**self, **other})
+
+    def __repr__(self) -> str:
+        if not self:
+            return "Directions: none"
+        own = list(self.values())
+        lengths = [f"{d.vector.norm():.2g}" for d in sorted(own, key=lambda d: d.vector.norm().item())]
+        ends = f"lengths {lengths[0]} to {lengths[-1]}" if len(own) > 1 else f"length {lengths[0]}"
+        what = f"{shortened(joined(d.method for d in own))} over {joined(d.span for d in own)}"
+        return f"Directions: {what} at {named(d.site for d in own)}, {ends}"
+
+    def _repr_html_(self) -> str:
+        rows = [(d.site, d.method, d.span, f"{d.vector.norm():.3g}", d.model.name) for d in self.values()]
+        return table(f"Directions: {len(self)}", ["site", "method", "read over", "length", "model"], rows)
+
+
+AnyDirections = Direction | Iterable[Direction] | Mapping[Any, Direction]
+"""What is taken for directions: one, a list of them, or a mapping whose values they are."""
+
+
+def listed(given: AnyDirections) -> tuple[Direction, ...]:
+    """Every direction given, in order. Raises UserError for anything that is no direction."""
+    if isinstance(given, Direction):
+        return (given,)
+    found: Any = given.values() if isinstance(given, Mapping) else given
+    items = tuple(found) if isinstance(found, Iterable) and not isinstance(found, str | bytes | Tensor) else (found,)
+    for item in items:
+        if not isinstance(item, Direction):
+            kind = type(item).__name__ if item is found else f"{type(item).__name__} in a {type(given).__name__}"
+            raise UserError(
+                f"directions: got {kind}; expected a Direction, a list of them or a mapping from sites to them; "
+                "fit them, load them, or make one with Direction.given"
+            )
+    return items
+
+
+def as_directions(given: AnyDirections) -> Directions:
+    """Directions by site; a mapping keeps its keys. Raises UserError for anything that is no direction, and for two at a site."""
+    if isinstance(given, Directions):
+        return given
+    items = listed(given)
+    if isinstance(given, Mapping):
+        return Directions(given)
+    by_site = {direction.site: direction for direction in items}
+    if len(by_site) < len(items):
+        raise UserError(f"directions: got {len(items)} at {named(by_site)}; expected one for each site; leave out the others")
+    return Directions(by_site)
+
+
+def usable(direction: Direction) -> Direction:
+    """The direction itself. Raises UserError when its vector is zero or not finite, so that nothing can be done with it."""
+    if not direction.vector.isfinite().all():
+        raise UserError(f"{direction}: its vector holds NaN or infinite entries; fit it again, or give another")
+    if not direction.vector.any():
+        raise UserError(f"{direction}: its vector is zero; fit it on texts that differ, or give another")
+    return direction
+
+
+def generator(site: Place, seed: int) -> torch.Generator:
+    """Chance for one site, the same whenever it is asked for."""
+    layer, stream, head = site.order
+    return torch.Generator().manual_seed(seed * 1_000_003 + layer * 4096 + head * 8 + int(stream * 2))

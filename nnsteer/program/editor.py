@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,12 +20,12 @@ from nnsteer.program.span import Reading
 class Gate:
     """Lets an edit touch a token only where its state lies on one side: state . vector > threshold (`above`) or not."""
 
-    vector: Tensor
+    vector: Tensor = field(repr=False)
     threshold: float
     above: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Editor:
     """h - ((h - center) @ right.T) @ left + shift, with left and right [rank, hidden], center and shift [hidden]; only for
     tokens that the gate lets through, where there is one."""
@@ -61,6 +61,9 @@ class Editor:
 
     def __str__(self) -> str:
         return f"{self.method} at {self.site} over {self.span}, rank {len(self.left)}"
+
+    def __repr__(self) -> str:
+        return f"Editor: {self}"
 
 
 Editors = Mapping[Any, Editor]

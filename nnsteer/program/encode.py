@@ -11,14 +11,14 @@ from nnsteer.errors import UserError
 from nnsteer.program import condition, op
 from nnsteer.program.direction import Direction
 from nnsteer.program.editor import Editor, Gate
-from nnsteer.program.identity import ModelId
+from nnsteer.program.identity import ModelId, Vouch
 from nnsteer.program.program import Program, Step
 from nnsteer.program.site import Head, Site
 from nnsteer.program.span import Last, Positions, Span
 
 OPS = (op.Add, op.Ablate, op.AblateSubspace, op.Affine, op.Clamp, op.Rotate, op.Edit, op.KeepNorm, op.BoundNorm)
 CONDITIONS = (condition.Condition, condition.AllOf, condition.AnyOf)
-NOUNS = (Program, Step, Direction, Editor, Gate, ModelId, Site, Head, Span, Positions, Last, *OPS, *CONDITIONS)
+NOUNS = (Program, Step, Direction, Editor, Gate, ModelId, Vouch, Site, Head, Span, Positions, Last, *OPS, *CONDITIONS)
 NAMES: dict[str, type] = {noun.__name__: noun for noun in NOUNS}
 
 
@@ -53,8 +53,11 @@ class Store:
         return self.encode_fields(value) if is_dataclass(value) else value
 
     def encode_fields(self, value: Any) -> dict:
-        """A dataclass as its name and fields."""
-        return {"is": type(value).__name__, "fields": {f.name: self.encode(getattr(value, f.name)) for f in fields(value)}}
+        """A dataclass as its name and fields. A `vouched` that is None is left out: what nobody vouched for is written as it was
+        before there was such a field, and older versions read it."""
+        found = {f.name: getattr(value, f.name) for f in fields(value)}
+        kept = {name: self.encode(own) for name, own in found.items() if name != "vouched" or own is not None}
+        return {"is": type(value).__name__, "fields": kept}
 
 
 def decode(fact: Any, tensors: dict[str, Tensor], shared: list) -> Any:

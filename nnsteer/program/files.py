@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,57 +14,61 @@ from torch import Tensor
 
 from nnsteer.errors import UserError
 from nnsteer.program.condition import When
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import AnyDirections, Direction, Directions, listed
 from nnsteer.program.encode import Store, decode
 from nnsteer.program.program import Program
-from nnsteer.program.site import Place
+from nnsteer.program.writing import replacing
 
 FORMAT = "nnsteer 1"
 LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers")
 
 
-def save_directions(path: Path, directions: Iterable[Direction]) -> None:
-    """Writes directions with where each came from."""
-    save(path, "directions", list(directions))
+def save_directions(path: str | Path, directions: AnyDirections) -> None:
+    """Writes directions (one, a list or a mapping) with where each came from. Raises UserError where there are none, for anything
+    else, and where the file can't be written."""
+    found = list(listed(directions))
+    if not found:
+        raise UserError(f"{path}: no directions to write; give at least one")
+    save(path, "directions", found)
 
 
-def load_directions(path: Path) -> dict[Place, Direction]:
+def load_directions(path: str | Path) -> Directions:
     """Directions by site. Raises UserError when the file holds something else."""
-    return {direction.site: direction for direction in load(path, "directions")}
+    found: list[Direction] = load(path, "directions")
+    return Directions({direction.site: direction for direction in found})
 
 
-def save_programs(path: Path, programs: Mapping[str, Program]) -> None:
+def save_programs(path: str | Path, programs: Mapping[str, Program]) -> None:
     """Writes named programs; a direction that several steps use is stored once. Raises UserError for an op of the user's own,
     which is a function and not data."""
     save(path, "programs", dict(programs))
 
 
-def load_programs(path: Path) -> dict[str, Program]:
+def load_programs(path: str | Path) -> dict[str, Program]:
     """Programs by name."""
     return load(path, "programs")
 
 
-def save_conditions(path: Path, conditions: Mapping[str, When]) -> None:
+def save_conditions(path: str | Path, conditions: Mapping[str, When]) -> None:
     """Writes named conditions, for rules."""
     save(path, "conditions", dict(conditions))
 
 
-def load_conditions(path: Path) -> dict[str, When]:
+def load_conditions(path: str | Path) -> dict[str, When]:
     """Conditions by name."""
     return load(path, "conditions")
 
 
-def save(path: Path, kind: str, value: object) -> None:
+def save(path: str | Path, kind: str, value: object) -> None:
     """One file, complete or not there at all."""
     store = Store()
     facts = json.dumps({"value": store.encode(value), "shared": store.shared})
     versions = json.dumps({name: version(name) for name in LIBRARIES})
-    partial = path.with_suffix(".partial")
-    save_file(store.tensors, partial, {"format": FORMAT, "kind": kind, "facts": facts, "versions": versions})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(store.tensors, partial, {"format": FORMAT, "kind": kind, "facts": facts, "versions": versions})
 
 
-def load(path: Path, kind: str) -> Any:
+def load(path: str | Path, kind: str) -> Any:
     """The value in a file that this module wrote."""
     try:
         with safe_open(path, "pt") as file:

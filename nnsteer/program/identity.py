@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,25 @@ class ModelId:
     name: str
     revision: str | None
     weights: str
+
+
+@dataclass(frozen=True)
+class Vouch:
+    """A person's word that a direction holds for another model than the one it was fitted on."""
+
+    fitted_on: ModelId
+    because: str
+
+    def __str__(self) -> str:
+        return f"fitted on {described(self.fitted_on)}, vouched for: {self.because}"
+
+
+def as_model_id(given: Any) -> ModelId:
+    """A model's identity, or that of what has one as its `model`, such as a Runner. Raises UserError for anything else."""
+    own = given if isinstance(given, ModelId) else getattr(given, "model", None)
+    if not isinstance(own, ModelId):
+        raise UserError(f"model: expected a ModelId or a Runner, got {type(given).__name__}; give the runner, or runner.model")
+    return own
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -48,7 +68,11 @@ def require_same(what: str, fitted_on: ModelId, used_on: ModelId) -> None:
     else:
         same = (fitted_on.name, fitted_on.revision) == (used_on.name, used_on.revision)
     if not same:
-        raise UserError(f"{what} was fitted on {described(fitted_on)}, not on {described(used_on)}: fit it again on this model")
+        raise UserError(
+            f"{what} was fitted on {described(fitted_on)}, not on {described(used_on)}: "
+            "if you know that a direction holds here too (for a fine-tune of its model, say), use "
+            "direction.vouched_for(runner.model, because=...); otherwise fit it again on this model"
+        )
 
 
 def described(model: ModelId) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Reading, Where, first_generated
+from nnsteer.errors import UserError
+from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Reading, Span, Where, first_generated
 
 Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -19,3 +20,12 @@ SPANS: dict[SpanName, Where] = {"all": ALL, "prompt": PROMPT, "last_prompt": LAS
 READINGS: dict[ReadingName, Reading] = {
     "prompt": PROMPT, "last_prompt": LAST_PROMPT, "response": GENERATED, "first_3": first_generated(3), "last": Last(),
 }  # fmt: skip
+
+
+def as_where(span: Where | SpanName) -> Where:
+    """Steered tokens, or their name. Raises UserError for anything else."""
+    if isinstance(span, Span | Positions):
+        return span
+    if isinstance(span, str) and span in SPANS:
+        return SPANS[span]
+    raise UserError(f"span {span!r}: expected one of {', '.join(SPANS)}, or a Span or Positions; give one of these")

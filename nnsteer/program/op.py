@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 
 from torch import Tensor
 
 from nnsteer.program.direction import Direction
 from nnsteer.program.editor import Editor
+from nnsteer.program.show import joined
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Custom:
     no other module's names, and treats tokens alike; which tokens change is the span's and the condition's business."""
 
     function: Callable[..., Tensor]
-    tensors: tuple[Tensor, ...] = ()
+    tensors: tuple[Tensor, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return f"custom {getattr(self.function, '__name__', 'function')}"
@@ -107,8 +108,8 @@ def fitted(value: object) -> Iterator[Direction | Editor]:
         for item in value:
             yield from fitted(item)
     elif is_dataclass(value):
-        for field in fields(value):
-            yield from fitted(getattr(value, field.name))
+        for part in fields(value):
+            yield from fitted(getattr(value, part.name))
 
 
 def describe(op: Op) -> str:
@@ -118,5 +119,20 @@ def describe(op: Op) -> str:
             return f"{type(op).__name__.lower()} ({describe(inner)})"
         case Custom():
             return str(op)
-    amounts = [f"{f.name} {getattr(op, f.name):g}" for f in fields(op) if isinstance(getattr(op, f.name), int | float)]
-    return " ".join([type(op).__name__.lower(), " and ".join(map(str, fitted(op))), *amounts])
+    return " ".join([type(op).__name__.lower(), " and ".join(map(str, fitted(op))), *amounts(op)])
+
+
+def brief(op: Op) -> str:
+    """An op in fewer words, without where its directions come from: `add mean_difference x 1`."""
+    match op:
+        case KeepNorm(op=inner) | BoundNorm(op=inner):
+            return f"{type(op).__name__.lower()} ({brief(inner)})"
+        case Custom():
+            return str(op)
+    how_much = [amount.replace("strength ", "x ") for amount in amounts(op)]
+    return " ".join([type(op).__name__.lower(), joined(one.method for one in fitted(op)), *how_much])
+
+
+def amounts(op: Op) -> list[str]:
+    """An op's numbers, each with its name."""
+    return [f"{f.name} {getattr(op, f.name):g}" for f in fields(op) if isinstance(getattr(op, f.name), int | float)]

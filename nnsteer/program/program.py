@@ -3,19 +3,25 @@ when a condition holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from nnsteer.errors import UserError
 from nnsteer.program.condition import Condition, When, leaves
-from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.direction import AnyDirections, Direction, Directions, listed, usable
 from nnsteer.program.editor import Editor, Editors
-from nnsteer.program.names import OpName
-from nnsteer.program.op import Ablate, Add, Affine, Clamp, Edit, Op, describe, fitted
-from nnsteer.program.site import Place
+from nnsteer.program.names import OpName, SpanName, as_where
+from nnsteer.program.op import Ablate, Add, Affine, Clamp, Edit, Op, brief, describe, fitted
+from nnsteer.program.show import shortened, table
+from nnsteer.program.site import Place, named
 from nnsteer.program.span import ALL, Where
+from nnsteer.program.values import finite
+
+SHOWN = 4  # kinds of step that a program shows on its one line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One op at one site."""
 
@@ -27,8 +33,11 @@ class Step:
     def __str__(self) -> str:
         return f"{describe(self.op)} | {self.site}, {self.span} | {self.when or 'always'}"
 
+    def __repr__(self) -> str:
+        return f"Step: {self}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Program:
     """Steps, applied in the order in which the forward pass reaches their sites; at one site, in the order given. `+`
     joins programs. The empty program leaves the model alone."""
@@ -56,6 +65,19 @@ class Program:
     def __str__(self) -> str:
         return "\n".join(map(str, self.steps)) or "nothing"
 
+    def __repr__(self) -> str:
+        alike: dict[str, list[Place]] = {}
+        for step in self.steps:
+            condition = "" if step.when is None else f" if {shortened(str(step.when))}"
+            alike.setdefault(f"{brief(step.op)} at SITES over {step.span}{condition}", []).append(step.site)
+        parts = [text.replace("SITES", named(sites), 1) for text, sites in alike.items()]
+        more = [f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+        return f"Program: {'; '.join(parts[:SHOWN] + more) or 'nothing'}"
+
+    def _repr_html_(self) -> str:
+        rows = [(brief(s.op), s.site, s.span, s.when or "always") for s in self.steps]
+        return table(f"Program: {len(rows)} steps", ["op", "site", "span", "condition"], rows)
+
 
 def places_of(programs: Iterable[Program]) -> set[Place]:
     """Where programs read and write."""
@@ -64,33 +86,53 @@ def places_of(programs: Iterable[Program]) -> set[Place]:
     return written | {condition.site for program in distinct for condition in program.conditions}
 
 
-def add(directions: Directions, strength: float = 1.0, span: Where = ALL) -> Program:
-    """Adds each direction at the site where it was read."""
-    return _steps(((Add(d, strength), d.site) for d in directions.values()), span)
+def add(directions: AnyDirections, strength: float = 1.0, span: Where | SpanName = ALL) -> Program:
+    """Adds each direction at the site where it was read. Directions may be one, a list or a
+    mapping; `span` is the tokens or their name, such as "prompt". Raises UserError for a strength
+    that is no finite number, and for a direction whose vector is zero or not finite."""
+    by = finite("strength", strength)
+    return _steps(((Add(d, by), d.site) for d in _usable(directions)), span)
 
 
-def ablate(directions: Directions, strength: float = 1.0, span: Where = ALL) -> Program:
-    """Removes each direction at the site where it was read."""
-    return _steps(((Ablate(d, strength), d.site) for d in directions.values()), span)
+def ablate(directions: AnyDirections, strength: float = 1.0, span: Where | SpanName = ALL) -> Program:
+    """Removes each direction at the site where it was read. Takes and raises what `add` does."""
+    by = finite("strength", strength)
+    return _steps(((Ablate(d, by), d.site) for d in _usable(directions)), span)
 
 
-def affine(directions: Directions, alpha: float = 1.0, span: Where = ALL) -> Program:
-    """Sets each direction's coefficient, from its origin, at the site where it was read (ACE)."""
-    return _steps(((Affine(d, alpha), d.site) for d in directions.values()), span)
+def affine(directions: AnyDirections, alpha: float = 1.0, span: Where | SpanName = ALL) -> Program:
+    """Sets each direction's coefficient, from its origin, at the site where it was read (ACE).
+    Takes and raises what `add` does."""
+    to = finite("alpha", alpha)
+    return _steps(((Affine(d, to), d.site) for d in _usable(directions)), span)
 
 
-def clamp(directions: Directions, value: float, span: Where = ALL) -> Program:
-    """Sets each direction's coefficient, from zero, at the site where it was read."""
-    return _steps(((Clamp(d, value), d.site) for d in directions.values()), span)
+def clamp(directions: AnyDirections, value: float, span: Where | SpanName = ALL) -> Program:
+    """Sets each direction's coefficient, from zero, at the site where it was read. Takes and
+    raises what `add` does."""
+    to = finite("value", value)
+    return _steps(((Clamp(d, to), d.site) for d in _usable(directions)), span)
 
 
-def edit(editors: Editors, span: Where = ALL) -> Program:
-    """Applies each editor (an eraser, say) at the site where it was fitted."""
-    return _steps(((Edit(editor), editor.site) for editor in editors.values()), span)
+def edit(editors: Editor | Iterable[Editor] | Editors, span: Where | SpanName = ALL) -> Program:
+    """Applies each editor (an eraser, say; one, a list or a mapping) at the site where it was
+    fitted. Raises UserError for anything that is no editor."""
+    found: Any = editors.values() if isinstance(editors, Mapping) else editors
+    items = tuple(found) if isinstance(found, Iterable) and not isinstance(found, str) else (found,)
+    for item in items:
+        if not isinstance(item, Editor):
+            kind = type(item).__name__
+            raise UserError(f"editors: got {kind}; expected an Editor, a list of them or a mapping; use fit.leace, say")
+    return _steps(((Edit(editor), editor.site) for editor in items), span)
 
 
-def _steps(ops: Iterable[tuple[Op, Place]], span: Where) -> Program:
-    return Program(tuple(Step(op, site, span) for op, site in ops))
+def _usable(directions: AnyDirections) -> Iterable[Direction]:
+    return map(usable, listed(directions))
+
+
+def _steps(ops: Iterable[tuple[Op, Place]], span: Where | SpanName) -> Program:
+    where = as_where(span)
+    return Program(tuple(Step(op, site, where) for op, site in ops))
 
 
 OPS: dict[OpName, Callable[[Directions, float, Where], Program]] = {

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.direction import AnyDirections, Direction, Directions, listed
 from nnsteer.program.program import Program
 from nnsteer.program.site import Place, Site
 from nnsteer.program.span import GENERATED, LAST_PROMPT, Span
 
 
-def cast_skew(directions: Directions) -> dict[Place, Direction]:
+def cast_skew(directions: AnyDirections) -> Directions:
     """CAST's library reads what leaves block l and writes, and compares, what enters it: one layer before."""
     moved: dict[Place, Direction] = {}
-    for site, direction in directions.items():
+    for direction in listed(directions):
+        site = direction.site
         if not isinstance(site, Site) or site.stream != "block_out":
             raise ValueError(f"{site}: CAST's skew is between block_out and block_in; fit the direction at a block's output")
         entering = Site(site.layer, "block_in")
         moved[entering] = direction.moved(entering)
-    return moved
+    return Directions(moved)
 
 
 def llama3_before(program: Program) -> Program:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from operator import index
+from typing import Any, Literal, get_args
+
+from nnsteer.errors import UserError
 
 Stream = Literal["block_in", "attn_out", "mlp_out", "block_out"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a block computes them
@@ -58,3 +62,38 @@ Place = Site | Head
 def block_outs(layers: range | list[int] | tuple[int, ...]) -> tuple[Site, ...]:
     """The residual stream leaving each of `layers`."""
     return tuple(Site(layer) for layer in layers)
+
+
+def as_place(given: Place | int) -> Place:
+    """A place, or a layer's number, which stands for what leaves that block. Raises UserError for anything else."""
+    if isinstance(given, Site | Head):
+        return given
+    layer = as_layer(given)
+    if layer is None or layer < 0:
+        raise UserError(f"site {given!r}: expected a Site, a Head or a layer's number, from 0 up; give one, such as Site(3)")
+    return Site(layer)
+
+
+def as_layer(given: Any) -> int | None:
+    """A layer's number (an int, or numpy's), or None for anything else."""
+    try:
+        return None if isinstance(given, bool) else index(given)
+    except TypeError:
+        return None
+
+
+def named(places: Iterable[Place]) -> str:
+    """Places in a few words: `block_out[0, 1, 2], head[1.3]`; a long run of layers as `block_out[0 to 31]`."""
+    numbers: dict[str, list[str]] = {}
+    for place in dict.fromkeys(places):
+        kind, _, number = str(place).rstrip("]").partition("[")
+        numbers.setdefault(kind, []).append(number)
+    return ", ".join(f"{kind}[{run(own)}]" for kind, own in numbers.items()) or "no site"
+
+
+def run(numbers: list[str]) -> str:
+    """Numbers with commas, or, where five or more follow each other, their ends."""
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 4 and first.isdecimal() and numbers == [str(int(first) + i) for i in range(len(numbers))]:
+        return f"{first} to {last}"
+    return ", ".join(numbers)

@@ -13,7 +13,7 @@ from nnsteer.errors import UserError
 from nnsteer.fit.activations import Activations
 from nnsteer.folder import Folder
 from nnsteer.model.runner import Runner, Watch, ignore
-from nnsteer.program.direction import Direction
+from nnsteer.program.direction import Directions
 from nnsteer.program.files import load_directions, save_directions
 from nnsteer.program.identity import require_same
 from nnsteer.program.quirks import cast_skew
@@ -27,7 +27,7 @@ BATCH = 32  # the library's, which decides how much is padded
 
 def fitted(
     folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, method: fit.Method
-) -> dict[Place, Direction]:
+) -> Directions:
     """What `stages.fitted` gives, as CAST's library has it: of length 1, read without the answer's header and with the pads, and
     moved one layer ahead, to what enters the block that it was read behind."""
     file = folder / f"{name}.safetensors"

@@ -139,7 +139,7 @@ def main(config: Config, opened: Runner | None = None) -> None:
     # 4. The dose: which tokens to read the direction on and to add it to, at which layers and how hard, on the tune split.
     with folder.timed("dose"):
         doses = [tune.Dose(*choice) for choice in product(windows, spans, bands, strengths)]
-        directions = {d: {s: v for s, v in behaviour[d.window].items() if s.layer in d.layers} for d in doses}
+        directions = {d: behaviour[d.window].at(*d.layers) for d in doses}
         programs = {dose: add(directions[dose], dose.strength, SPANS[dose.span]) for dose in doses}
         dose = kept.dose(
             folder, runner, requests, programs, partial(random_programs, directions, config.seed), judge, config.max_broken,

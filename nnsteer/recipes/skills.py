@@ -134,7 +134,7 @@ def fitted(
     for d in [*load(file, "directions"), *load(controls, "directions")]:
         require_same(str(file), d.model, runner.model)
         draws.setdefault(d.method, {})[d.site] = d
-    return list(draws.values())
+    return [Directions(draw) for draw in draws.values()]
 
 
 def steering(directions: Sequence[Directions], place: Layers) -> Turns:

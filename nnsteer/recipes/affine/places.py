@@ -78,4 +78,4 @@ def halved(found: Fitted) -> Fitted:
     """As published: steering-llama3 `--scrub` divides each class's sum by the number of all texts, which for classes of one size
     gives half of r."""
     half = {site: d.with_length(d.vector.norm().item() / 2) for site, d in found.directions.items()}
-    return Fitted(half, found.moments)
+    return Fitted(Directions(half), found.moments)

@@ -80,7 +80,7 @@ def variants(steering: Steering, chosen: Mapping[str, Sequence[Rules]]) -> dict[
 def parts(additions: Program) -> tuple[Directions, float, Where]:
     """The directions, strength and span of a program that `add` made."""
     steps = [(step.op, step.span) for step in additions.steps if isinstance(step.op, Add)]
-    return {op.direction.site: op.direction for op, _ in steps}, steps[0][0].strength, steps[0][1]
+    return Directions({op.direction.site: op.direction for op, _ in steps}), steps[0][0].strength, steps[0][1]
 
 
 def controls(additions: Program, seed: int, draws: int) -> list[Program]:

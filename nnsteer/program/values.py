@@ -1,0 +1,39 @@
+"""Numbers and vectors as people give them, checked and in the one form that the package uses."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnsteer.errors import UserError
+from nnsteer.program.show import shortened
+
+
+def finite(name: str, value: Any) -> float:
+    """A strength, a value or a factor as a float. Raises UserError, naming it, for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise UserError(f"{name} {shortened(repr(value))}: expected a finite number; give one, such as 1.0")
+    return float(value)
+
+
+def vector_of(name: str, values: Any) -> Tensor:
+    """A list, a numpy array or a tensor as a vector [hidden]: fp32, on the CPU, contiguous, apart
+    from any graph, and with memory of its own. Raises UserError, naming it, for other shapes and
+    for what isn't finite in fp32."""
+    try:
+        tensor = values.detach() if isinstance(values, Tensor) else torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        kind = type(values).__name__
+        raise UserError(f"{name} is a {kind}; expected [hidden]; give a list, array or tensor") from None
+    if tensor.dim() != 1 or not len(tensor):
+        raise UserError(f"{name} has shape {list(tensor.shape)}; expected [hidden]; give one row, such as decoder[7]")
+    if tensor.is_complex():
+        raise UserError(f"{name} holds complex numbers; expected real ones [hidden]; give its real part")
+    vector = tensor.to("cpu", torch.float32, copy=True).contiguous()
+    if bad := int((~vector.isfinite()).sum()):
+        raise UserError(f"{name} has {bad} of {len(vector)} entries that are NaN or infinite; give finite ones")
+    return vector
