@@ -215,6 +215,9 @@ class Directions(Mapping[Any, Direction]):
         """Those of both; where both have one, the other's."""
         return Directions({**self, **other})
 
+    def __ror__(self, other: Mapping[Any, Direction]) -> Directions:
+        return Directions({**other, **self})
+
     def __repr__(self) -> str:
         if not self:
             return "Directions: none"
@@ -242,10 +245,9 @@ def listed(given: AnyDirections) -> tuple[Direction, ...]:
     for item in items:
         if not isinstance(item, Direction):
             kind = type(item).__name__ if item is found else f"{type(item).__name__} in a {type(given).__name__}"
-            raise UserError(
-                f"directions: got {kind}; expected a Direction, a list of them or a mapping from sites to them; "
-                "fit them, load them, or make one with Direction.given"
-            )
+            editor = kind.startswith("Editor")
+            way = "an editor goes into edit(...)" if editor else "fit, load or make one (Direction.given)"
+            raise UserError(f"directions: got {kind}; expected a Direction, a list or a mapping of them; {way}")
     return items
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nnsteer.errors import UserError
-from nnsteer.program.direction import AnyDirections, Direction, Directions, listed
+from nnsteer.program.direction import AnyDirections, Direction, Directions, as_directions
 from nnsteer.program.identity import ModelId
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last, Reading
@@ -107,7 +107,7 @@ def by_block(directions: AnyDirections, first: int, limits: str) -> dict[int, Te
     """The vectors [hidden] in fp32, by block. Raises UserError, giving the format's `limits`, for a direction elsewhere than at
     the output of block `first` or a later one."""
     vectors: dict[int, Tensor] = {}
-    for direction in listed(directions):
+    for direction in as_directions(directions).values():
         site = direction.site
         if not isinstance(site, Site) or site.stream != "block_out" or site.layer < first:
             raise UserError(f"{site}: {limits}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nnsteer.program.direction import AnyDirections, Direction, Directions, listed
+from nnsteer.program.direction import AnyDirections, Direction, Directions, as_directions
 from nnsteer.program.program import Program
 from nnsteer.program.site import Place, Site
 from nnsteer.program.span import GENERATED, LAST_PROMPT, Span
@@ -13,7 +13,7 @@ from nnsteer.program.span import GENERATED, LAST_PROMPT, Span
 def cast_skew(directions: AnyDirections) -> Directions:
     """CAST's library reads what leaves block l and writes, and compares, what enters it: one layer before."""
     moved: dict[Place, Direction] = {}
-    for direction in listed(directions):
+    for direction in as_directions(directions).values():
         site = direction.site
         if not isinstance(site, Site) or site.stream != "block_out":
             raise ValueError(f"{site}: CAST's skew is between block_out and block_in; fit the direction at a block's output")

@@ -6,6 +6,7 @@ import math
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from nnsteer.program.show import shortened
 
 def finite(name: str, value: Any) -> float:
     """A strength, a value or a factor as a float. Raises UserError, naming it, for what is no finite number."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise UserError(f"{name} {shortened(repr(value))}: expected a finite number; give one, such as 1.0")
     return float(value)
