@@ -32,4 +32,5 @@ def permuted(read: Read, seed: int) -> Directions:
 def norm_matched(directions: AnyDirections, like: AnyDirections) -> Directions:
     """The same directions with the lengths of `like`."""
     own, wanted = as_directions(directions), as_directions(like)
-    return Directions({site: d.with_length(wanted[site].vector.norm().item()) for site, d in own.items()})
+    lengths = {site: wanted[site].vector.norm().item() for site in own}
+    return Directions({site: d.with_length(lengths[site]) for site, d in own.items()})

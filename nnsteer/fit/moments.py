@@ -46,7 +46,8 @@ class Moments:
     """Fingerprint of the contrast set."""
 
     def __repr__(self) -> str:
-        counts = [next((m.count for m in side.values()), 0) for side in (self.positive, self.negative)]
+        sides = (self.positive, self.negative)
+        counts = [next((m.count for m in side.values()), 0) for side in sides]
         where = f"over {self.span} at {named(self.positive)}"
         return f"Moments: {counts[0]} positive and {counts[1]} negative texts {where}"
 

@@ -35,7 +35,8 @@ def joined(
     means = mean_difference(moments)
     if method == "mean_difference":
         return means
-    return Directions({site: principal(means[site], [part[i] for part in parts]) for i, site in enumerate(sites)})
+    at = {site: [part[i] for part in parts] for i, site in enumerate(sites)}
+    return Directions({site: principal(means[site], own) for site, own in at.items()})
 
 
 def classes(parts: Sequence[list[dict]], i: int, side: int) -> ClassMoments:

@@ -24,7 +24,8 @@ def lda(read: Read) -> Directions:
     moments = as_moments(read, covariance=True)
     found = {site: _discriminant(positive, moments.negative[site]) for site, positive in moments.positive.items()}
     directions = from_moments(moments, "lda", lambda p, n: _discriminant(p, n)[0], covariance=True)
-    return Directions({site: replace(direction, boundary=found[site][1]) for site, direction in directions.items()})
+    decided = {site: replace(d, boundary=found[site][1]) for site, d in directions.items()}
+    return Directions(decided)
 
 
 def _discriminant(positive: ClassMoments, negative: ClassMoments) -> tuple[Tensor, float]:

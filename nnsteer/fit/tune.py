@@ -28,7 +28,8 @@ class Sweep:
 
     def __repr__(self) -> str:
         ends = f"{self.thresholds[0]:.4g} to {self.thresholds[-1]:.4g}"
-        return f"Sweep: {len(self.thresholds)} cuts, {ends}, best F1 {max(self.f1_above.max(), self.f1_below.max()):.3g}"
+        best = max(self.f1_above.max(), self.f1_below.max())
+        return f"Sweep: {len(self.thresholds)} cuts, {ends}, best F1 {best:.3g}"
 
 
 @dataclass(frozen=True)

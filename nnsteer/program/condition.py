@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import reduce
-from math import isnan
-from numbers import Real
 from operator import and_, or_
 from typing import get_args
 
@@ -15,9 +13,9 @@ import numpy as np
 from nnsteer.errors import UserError
 from nnsteer.program.direction import Direction, usable
 from nnsteer.program.names import Score, Side, SpanName, as_where
-from nnsteer.program.show import shortened
 from nnsteer.program.site import Place
 from nnsteer.program.span import PROMPT, Where
+from nnsteer.program.values import number
 
 
 def both(first: When, second: When) -> AllOf:
@@ -46,8 +44,8 @@ class Condition:
     (CAST section 3.1); `projection`, h . v / |v|; `coordinate`, (h - origin) . v / |v|^2, a probe's score: 0 at the negative
     mean, 1 at the positive.
 
-    `span` is the tokens or their name, such as "prompt". Raises UserError for a direction whose vector is zero or not finite, a
-    threshold that is no number, and unknown names."""
+    `span` is the tokens or their name, such as "prompt". Raises UserError for a direction whose
+    vector is zero or not finite, a threshold that is no number, and unknown names."""
 
     direction: Direction
     threshold: float
@@ -56,18 +54,20 @@ class Condition:
     span: Where = PROMPT
 
     def __init__(
-        self, direction: Direction, threshold: float, fires_when: Side = "above", score: Score = "cosine",
+        self,
+        direction: Direction,
+        threshold: float,
+        fires_when: Side = "above",
+        score: Score = "cosine",
         span: Where | SpanName = PROMPT,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not isinstance(direction, Direction):
-            raise UserError(f"a condition's direction: got {type(direction).__name__}; give one Direction, such as directions[3]")
-        if isinstance(threshold, bool) or not isinstance(threshold, Real) or isnan(threshold):
-            raise UserError(f"threshold {shortened(repr(threshold))}: expected a number; give one, such as 0.5")
-        if fires_when not in get_args(Side):
-            raise UserError(f"fires_when {fires_when!r}: expected one of {', '.join(get_args(Side))}; give one of these")
-        if score not in get_args(Score):
-            raise UserError(f"score {score!r}: expected one of {', '.join(get_args(Score))}; give one of these")
-        given = (usable(direction), float(threshold), fires_when, score, as_where(span))
+            kind = type(direction).__name__
+            raise UserError(f"condition: got {kind}; expected one Direction, such as directions[3]")
+        for name, word, known in (("fires_when", fires_when, Side), ("score", score, Score)):
+            if word not in get_args(known):
+                raise UserError(f"{name} {word!r}: expected one of {', '.join(get_args(known))}")
+        given = usable(direction), number("threshold", threshold), fires_when, score, as_where(span)
         for field, value in zip(fields(self), given, strict=True):
             object.__setattr__(self, field.name, value)
 

@@ -1,4 +1,5 @@
-"""A direction in the residual stream, with its natural length and where it came from; and several, by site."""
+"""A direction in the residual stream, with its natural length and where it came from; and several,
+by site."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Direction:
     boundary: float | None = None
     """For a probe: where it decides, as a coordinate along the direction (0 the negative mean, 1 a vector further)."""
     vouched: Vouch | None = None
-    """Where it was really fitted and why it holds for `model` too, where a person vouched for that."""
+    """Where it was fitted and why it holds for `model` too, where a person vouched for that."""
 
     __array_ufunc__ = None
     """So that a number of numpy's times a direction is a direction."""
@@ -58,12 +59,14 @@ class Direction:
         Which tokens it was read on nobody knows: `span` is ALL. Raises UserError for other
         shapes, and for a vector that is zero or not finite."""
         if not isinstance(source, str) or not source.strip():
-            raise UserError(f"source {source!r}: expected where the vector comes from; give it, such as source='SAE row 7'")
+            raise UserError(f"source {source!r}: say where the vector comes from, as in 'SAE row 7'")
         own = vector_of("vector", vector)
         reference = torch.zeros_like(own) if origin is None else vector_of("origin", origin)
         if len(reference) != len(own):
-            raise UserError(f"origin has {len(reference)} entries but the vector {len(own)}; give both of the hidden size")
-        return usable(Direction(own, as_place(site), ALL, "given", reference, as_model_id(model), source))
+            sizes = f"origin has {len(reference)} entries but the vector {len(own)}"
+            raise UserError(f"{sizes}; give both of the model's hidden size")
+        place, whose = as_place(site), as_model_id(model)
+        return usable(Direction(own, place, ALL, "given", reference, whose, source))
 
     def vouched_for(self, model: Any, because: str) -> Direction:
         """The same direction for another model of the same shape, such as a fine-tune of the one
@@ -71,12 +74,14 @@ class Direction:
         `model` is a ModelId or a Runner. Raises UserError without a reason."""
         own = as_model_id(model)
         if not isinstance(because, str) or not because.strip():
-            raise UserError(f"because {because!r}: expected a reason in words; give it, such as because='a fine-tune of it'")
+            raise UserError(f"because {because!r}: say why it holds, as in 'a fine-tune of it'")
         if own == self.model:
             return self
         before = self.vouched
-        vouch = Vouch(self.model, because) if before is None else Vouch(before.fitted_on, f"{before.because}; {because}")
-        return replace(self, model=own, vouched=vouch)
+        if before is not None:
+            because = f"{before.because}; {because}"
+        origin = self.model if before is None else before.fitted_on
+        return replace(self, model=own, vouched=Vouch(origin, because))
 
     def __mul__(self, factor: float) -> Direction:
         """The same direction with `factor` times its vector, about the same origin; a negative
@@ -85,8 +90,10 @@ class Direction:
         on the other side of it. Raises UserError for 0 and for what is no finite number."""
         scale = finite("factor", factor)
         if scale == 0:
-            raise UserError(f"0 times {self}: a direction needs a length; give strength 0 where it is added instead")
-        method = self.method if scale > 0 else self.method[1:] if self.method.startswith("-") else f"-{self.method}"
+            raise UserError(f"0 times {self}: a direction needs a length; add it with strength 0")
+        method = self.method
+        if scale < 0:
+            method = method[1:] if method.startswith("-") else f"-{method}"
         boundary = None if self.boundary is None else self.boundary / scale
         return replace(self, vector=self.vector * scale, method=method, boundary=boundary)
 
@@ -141,8 +148,9 @@ class Direction:
     def fingerprint(self) -> str:
         """A hash of everything above."""
         place, span = [str(self.site), asdict(self.site)], [str(self.span), asdict(self.span)]
-        vouched = [] if self.vouched is None else [asdict(self.vouched)]
-        facts = json.dumps([place, span, self.method, asdict(self.model), self.data, self.norm, self.boundary, *vouched])
+        facts = json.dumps([place, span, self.method, asdict(self.model), self.data, self.norm, self.boundary])
+        if self.vouched is not None:
+            facts += json.dumps(asdict(self.vouched))
         values = self.vector.numpy().tobytes() + self.origin.numpy().tobytes()
         return hashlib.sha256(facts.encode() + values).hexdigest()[:16]
 
@@ -154,7 +162,8 @@ class Direction:
 
     def __str__(self) -> str:
         vouched = "" if self.vouched is None else f" ({self.vouched})"
-        return f"{self.method} at {self.site} over {self.span}, length {self.vector.norm():.3g}{vouched}"
+        length = f"length {self.vector.norm():.3g}"
+        return f"{self.method} at {self.site} over {self.span}, {length}{vouched}"
 
     def __repr__(self) -> str:
         return f"Direction: {self}"
@@ -169,7 +178,7 @@ class Directions(Mapping[Any, Direction]):
     by_site: Mapping[Any, Direction]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "by_site", dict(self.by_site))  # its own: what it was made of may change
+        object.__setattr__(self, "by_site", dict(self.by_site))  # what it was made of may change
 
     def at(self, *layers: int) -> Directions:
         """Those at these layers, whatever their stream. Raises UserError for a layer with none."""
@@ -197,7 +206,7 @@ class Directions(Mapping[Any, Direction]):
 
     def _missing(self, place: object) -> UserError:
         there = named(d.site for d in self.values())
-        return UserError(f"no direction at {place}; there is one at {there}; ask for one of these, or fit it")
+        return UserError(f"no direction at {place}; there is one at {there}; take these, or fit it")
 
     def _key(self, place: Any) -> Any:
         layer = as_layer(place)
@@ -222,14 +231,18 @@ class Directions(Mapping[Any, Direction]):
         if not self:
             return "Directions: none"
         own = list(self.values())
-        lengths = [f"{d.vector.norm():.2g}" for d in sorted(own, key=lambda d: d.vector.norm().item())]
-        ends = f"lengths {lengths[0]} to {lengths[-1]}" if len(own) > 1 else f"length {lengths[0]}"
+        lengths = sorted(d.vector.norm().item() for d in own)
+        ends = f"length {lengths[0]:.2g}"
+        if len(own) > 1:
+            ends = f"lengths {lengths[0]:.2g} to {lengths[-1]:.2g}"
         what = f"{shortened(joined(d.method for d in own))} over {joined(d.span for d in own)}"
         return f"Directions: {what} at {named(d.site for d in own)}, {ends}"
 
     def _repr_html_(self) -> str:
-        rows = [(d.site, d.method, d.span, f"{d.vector.norm():.3g}", d.model.name) for d in self.values()]
-        return table(f"Directions: {len(self)}", ["site", "method", "read over", "length", "model"], rows)
+        head = ["site", "method", "read over", "length", "model"]
+        own = [(d, f"{d.vector.norm():.3g}") for d in self.values()]
+        rows = [(d.site, d.method, d.span, length, d.model.name) for d, length in own]
+        return table(f"Directions: {len(self)}", head, rows)
 
 
 AnyDirections = Direction | Iterable[Direction] | Mapping[Any, Direction]
@@ -241,18 +254,21 @@ def listed(given: AnyDirections) -> tuple[Direction, ...]:
     if isinstance(given, Direction):
         return (given,)
     found: Any = given.values() if isinstance(given, Mapping) else given
-    items = tuple(found) if isinstance(found, Iterable) and not isinstance(found, str | bytes | Tensor) else (found,)
+    many = isinstance(found, Iterable) and not isinstance(found, str | bytes | Tensor)
+    items = tuple(found) if many else (found,)
     for item in items:
         if not isinstance(item, Direction):
-            kind = type(item).__name__ if item is found else f"{type(item).__name__} in a {type(given).__name__}"
+            kind = type(item).__name__ + (f" in a {type(given).__name__}" if many else "")
             editor = kind.startswith("Editor")
             way = "an editor goes into edit(...)" if editor else "fit, load or make one (Direction.given)"
-            raise UserError(f"directions: got {kind}; expected a Direction, a list or a mapping of them; {way}")
+            expected = "expected a Direction, or a list or mapping of them"
+            raise UserError(f"directions: got {kind}; {expected}; {way}")
     return items
 
 
 def as_directions(given: AnyDirections) -> Directions:
-    """Directions by site; a mapping keeps its keys. Raises UserError for anything that is no direction, and for two at a site."""
+    """Directions by site; a mapping keeps its keys. Raises UserError for anything that is no
+    direction, and for two at a site."""
     if isinstance(given, Directions):
         return given
     items = listed(given)
@@ -260,16 +276,18 @@ def as_directions(given: AnyDirections) -> Directions:
         return Directions(given)
     by_site = {direction.site: direction for direction in items}
     if len(by_site) < len(items):
-        raise UserError(f"directions: got {len(items)} at {named(by_site)}; expected one for each site; leave out the others")
+        found = f"got {len(items)} at {named(by_site)}"
+        raise UserError(f"directions: {found}; expected one for each site; leave out the others")
     return Directions(by_site)
 
 
 def usable(direction: Direction) -> Direction:
-    """The direction itself. Raises UserError when its vector is zero or not finite, so that nothing can be done with it."""
+    """The direction itself. Raises UserError when its vector is zero or not finite, so that nothing
+    can be done with it."""
     if not direction.vector.isfinite().all():
-        raise UserError(f"{direction}: its vector holds NaN or infinite entries; fit it again, or give another")
+        raise UserError(f"{direction}: its vector holds NaN or infinite entries; give another")
     if not direction.vector.any():
-        raise UserError(f"{direction}: its vector is zero; fit it on texts that differ, or give another")
+        raise UserError(f"{direction}: its vector is zero; fit it on texts that differ")
     return direction
 
 

@@ -53,11 +53,13 @@ class Store:
         return self.encode_fields(value) if is_dataclass(value) else value
 
     def encode_fields(self, value: Any) -> dict:
-        """A dataclass as its name and fields. A `vouched` that is None is left out: what nobody vouched for is written as it was
-        before there was such a field, and older versions read it."""
+        """A dataclass as its name and fields. A `vouched` that is None is left out, so that versions
+        without that field read what nobody vouched for."""
         found = {f.name: getattr(value, f.name) for f in fields(value)}
-        kept = {name: self.encode(own) for name, own in found.items() if name != "vouched" or own is not None}
-        return {"is": type(value).__name__, "fields": kept}
+        if found.get("vouched", ...) is None:
+            del found["vouched"]
+        encoded = {name: self.encode(own) for name, own in found.items()}
+        return {"is": type(value).__name__, "fields": encoded}
 
 
 def decode(fact: Any, tensors: dict[str, Tensor], shared: list) -> Any:

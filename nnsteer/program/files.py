@@ -24,8 +24,8 @@ LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers")
 
 
 def save_directions(path: str | Path, directions: AnyDirections) -> None:
-    """Writes directions (one, a list or a mapping) with where each came from. Raises UserError where there are none, for anything
-    else, and where the file can't be written."""
+    """Writes directions (one, a list or a mapping) with where each came from. Raises UserError where
+    there are none, for anything else, and where the file can't be written."""
     found = list(listed(directions))
     if not found:
         raise UserError(f"{path}: no directions to write; give at least one")

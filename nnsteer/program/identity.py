@@ -38,10 +38,12 @@ class Vouch:
 
 
 def as_model_id(given: Any) -> ModelId:
-    """A model's identity, or that of what has one as its `model`, such as a Runner. Raises UserError for anything else."""
+    """A model's identity, or that of what has one as its `model`, such as a Runner. Raises
+    UserError for anything else."""
     own = given if isinstance(given, ModelId) else getattr(given, "model", None)
     if not isinstance(own, ModelId):
-        raise UserError(f"model: expected a ModelId or a Runner, got {type(given).__name__}; give the runner, or runner.model")
+        kind = type(given).__name__
+        raise UserError(f"model: got {kind}; expected a ModelId or a Runner; give runner.model")
     return own
 
 

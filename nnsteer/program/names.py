@@ -28,4 +28,4 @@ def as_where(span: Where | SpanName) -> Where:
         return span
     if isinstance(span, str) and span in SPANS:
         return SPANS[span]
-    raise UserError(f"span {span!r}: expected one of {', '.join(SPANS)}, or a Span or Positions; give one of these")
+    raise UserError(f"span {span!r}: expected one of {', '.join(SPANS)}, or a Span or Positions")

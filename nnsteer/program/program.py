@@ -69,7 +69,8 @@ class Program:
         alike: dict[str, list[Place]] = {}
         for step in self.steps:
             condition = "" if step.when is None else f" if {shortened(str(step.when))}"
-            alike.setdefault(f"{brief(step.op)} at SITES over {step.span}{condition}", []).append(step.site)
+            text = f"{brief(step.op)} at SITES over {step.span}{condition}"
+            alike.setdefault(text, []).append(step.site)
         parts = [text.replace("SITES", named(sites), 1) for text, sites in alike.items()]
         more = [f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
         return f"Program: {'; '.join(parts[:SHOWN] + more) or 'nothing'}"
@@ -122,7 +123,7 @@ def edit(editors: Editor | Iterable[Editor] | Editors, span: Where | SpanName = 
     for item in items:
         if not isinstance(item, Editor):
             kind = type(item).__name__
-            raise UserError(f"editors: got {kind}; expected an Editor, a list of them or a mapping; use fit.leace, say")
+            raise UserError(f"editors: got {kind}; expected an Editor, or a list or mapping of them")
     return _steps(((Edit(editor), editor.site) for editor in items), span)
 
 

@@ -65,12 +65,13 @@ def block_outs(layers: range | list[int] | tuple[int, ...]) -> tuple[Site, ...]:
 
 
 def as_place(given: Place | int) -> Place:
-    """A place, or a layer's number, which stands for what leaves that block. Raises UserError for anything else."""
+    """A place, or a layer's number, which stands for what leaves that block. Raises UserError for
+    anything else."""
     if isinstance(given, Site | Head):
         return given
     layer = as_layer(given)
     if layer is None or layer < 0:
-        raise UserError(f"site {given!r}: expected a Site, a Head or a layer's number, from 0 up; give one, such as Site(3)")
+        raise UserError(f"site {given!r}: expected a Site, a Head or a layer's number, from 0 up")
     return Site(layer)
 
 
@@ -83,7 +84,8 @@ def as_layer(given: Any) -> int | None:
 
 
 def named(places: Iterable[Place]) -> str:
-    """Places in a few words: `block_out[0, 1, 2], head[1.3]`; a long run of layers as `block_out[0 to 31]`."""
+    """Places in a few words: `block_out[0, 1, 2], head[1.3]`; a long run of layers as
+    `block_out[0 to 31]`."""
     numbers: dict[str, list[str]] = {}
     for place in dict.fromkeys(places):
         kind, _, number = str(place).rstrip("]").partition("[")
@@ -94,6 +96,7 @@ def named(places: Iterable[Place]) -> str:
 def run(numbers: list[str]) -> str:
     """Numbers with commas, or, where five or more follow each other, their ends."""
     first, last = numbers[0], numbers[-1]
-    if len(numbers) > 4 and first.isdecimal() and numbers == [str(int(first) + i) for i in range(len(numbers))]:
-        return f"{first} to {last}"
-    return ", ".join(numbers)
+    if len(numbers) < 5 or not first.isdecimal():
+        return ", ".join(numbers)
+    following = [str(int(first) + i) for i in range(len(numbers))]
+    return f"{first} to {last}" if numbers == following else ", ".join(numbers)

@@ -14,7 +14,8 @@ from nnsteer.folder import Folder
 from nnsteer.measure.items import Asked, ask
 from nnsteer.model.runner import Runner
 from nnsteer.program.direction import Directions
-from nnsteer.program.program import Program, add
+from nnsteer.program.op import Add
+from nnsteer.program.program import Program, Step, add
 from nnsteer.program.site import Site
 from nnsteer.program.span import Where
 from nnsteer.recipes.behaviours.grid import Score, grouped, score
@@ -33,7 +34,10 @@ def combined(
         plain = {"+": [share] * len(parts), "-": [-share] * len(parts)}
         weighted = {sign: [share * weight for weight in own] for sign, own in weights.items()}
         for kind, factors in ((name, plain), (f"weighted {name}", weighted)):
-            programs |= {f"{kind} {sign}": add(fit.total(parts, own), span=span) for sign, own in factors.items()}
+            sums = {sign: fit.total(parts, own)[site] for sign, own in factors.items()}
+            # a step of its own, because `add` refuses a vector of zeros, and every weight may be 0
+            steps = {sign: Step(Add(vector), site, span) for sign, vector in sums.items()}
+            programs |= {f"{kind} {sign}": Program((step,)) for sign, step in steps.items()}
     return programs
 
 
