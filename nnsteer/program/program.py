@@ -48,7 +48,11 @@ class Program:
         return Program(self.steps + other.steps)
 
     def when(self, condition: When) -> Program:
-        """The same steps, taken only for rows where the condition holds; a step's own condition must hold too."""
+        """The same steps, taken only for rows where the condition holds; a step's own condition must
+        hold too. Raises UserError for what is no condition."""
+        if not isinstance(condition, When):
+            kind = type(condition).__name__
+            raise UserError(f"when: got {kind}; expected a Condition; make one with a threshold")
         both = [replace(step, when=condition if step.when is None else step.when & condition) for step in self.steps]
         return Program(tuple(both))
 
