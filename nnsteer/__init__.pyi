@@ -11,11 +11,11 @@ from .fit.activations import Activations as Activations
 from .fit.moments import Moments as Moments
 from .model.attach import attach as attach
 from .model.bake import bake as bake
+from .model.completion import Completion as Completion
 from .model.explain import explain as explain
 from .model.load import ModelFiles as ModelFiles
 from .model.load import find_model as find_model
 from .model.load import load_model as load_model
-from .model.runner import Completion as Completion
 from .model.runner import Runner as Runner
 from .program.condition import Condition as Condition
 from .program.condition import When as When
@@ -59,6 +59,7 @@ from .program.span import ANSWER as ANSWER
 from .program.span import GENERATED as GENERATED
 from .program.span import LAST_PROMPT as LAST_PROMPT
 from .program.span import PROMPT as PROMPT
+from .program.span import RESPONSE as RESPONSE
 from .program.span import Last as Last
 from .program.span import Positions as Positions
 from .program.span import Span as Span

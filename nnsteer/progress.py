@@ -10,6 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 STDERR = Console(stderr=True)
 """Shared, so that what is printed while a bar is up stands above it."""
+Watch = Callable[[int], None]
+"""Told the number of rows done after each batch; drives progress bars."""
+
+
+def ignore(rows: int) -> None:
+    """The Watch that watches nothing."""
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def study(folder, tmp_path):
 @pytest.fixture
 def counted(monkeypatch):
     """How often each trace is run."""
-    calls = dict.fromkeys(("read_means", "read_scores", "steered_pass", "losses", "generate"), 0)
+    calls = dict.fromkeys(("read_means", "read_scores", "steered_pass", "generate"), 0)
 
     def counting(name, original):
         def call(*args, **kwargs):

@@ -87,7 +87,7 @@ def main(config: Config) -> None:
             print(reading_of.preview(files.chat, side[:PREVIEWED], reading))
     runner = options.open_runner(files, config.model, config.batch_size)
     with bar("reading", len(contrast.positive) + len(contrast.negative)) as watch:
-        directions = nnsteer.fit.METHODS[config.method](runner.record(contrast, sites, reading, watch))
+        directions = runner.fit(contrast, sites, reading, config.method, watch)
     save(out, directions, files)
     show(lengths(directions))
     print(f"{out}  {config.method} over {reading} tokens of {len(contrast.positive)} and {len(contrast.negative)} texts")

@@ -29,6 +29,11 @@ class Batch:
         """The number of tokens of each prompt, [row]."""
         return self.mask.sum(1) - self.response_lengths
 
+    @property
+    def answer_and_one(self) -> int:
+        """How many of the last tokens hold every row's response and the prompt's last token."""
+        return int(self.response_lengths.max()) + 1
+
 
 @dataclass(frozen=True)
 class Chat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from io import StringIO
 from pathlib import Path
 from statistics import mean
@@ -16,7 +17,7 @@ from nnsteer.model.attach import Pass, hooked
 from nnsteer.model.lower import distinct_conditions, lower
 from nnsteer.model.runner import Runner
 from nnsteer.program.program import Program
-from nnsteer.texts.contrast import Text
+from nnsteer.texts.contrast import Text, as_texts
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,30 @@ class Explanation:
             pass_name = "prefill" if c.step == 0 else f"decode {c.step}"
             table.add_row(str(c.row), pass_name, c.site, ranges(c.tokens), f"{mean(c.shares):.3f}", f"{max(c.shares):.3f}")
         text = StringIO()
-        console = Console(file=text, width=120)
+        console = Console(file=text, width=120, force_jupyter=False)
         for row, prompt in enumerate(self.prompts):
             console.print(f"row {row}: {prompt}", markup=False, highlight=False)
             for condition, score, fired in zip(self.conditions, self.scores[row], self.fired[row], strict=True):
                 console.print(f"    {condition}: {score:.4f}, {'holds' if fired else 'does not hold'}", highlight=False)
-        console.print(table if self.changes else "nothing changes")
+        console.print(table if self.changes else self.why_nothing())
         return text.getvalue()
+
+    def why_nothing(self) -> str:
+        """Why no state changes."""
+        if not self.sites:
+            return "nothing changes: the program has no steps"
+        fired = any(map(any, self.fired))
+        held = "no condition holds" if self.conditions and not fired else "no token is steered"
+        return f"nothing changes: {held}"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def explain(runner: Runner, program: Program, prompts: Sequence[str], new_tokens: int = 3) -> Explanation:
     """Runs the program on the prompts, at most `new_tokens` tokens far, and notes each change on the way."""
     runner.check(program)
+    prompts = as_texts("prompts", prompts)
     batch = runner.chat.pad(runner.chat.rows([Text(prompt) for prompt in prompts]))
     changes: list[Change] = []
 

@@ -15,16 +15,17 @@ from nnsteer.fit.partial import COVARIANCE, discarded, joined
 from nnsteer.kernels import fits
 from nnsteer.model import traces
 from nnsteer.model.reading import tokens_to_read
-from nnsteer.model.runner import Runner, Watch, ignore
 from nnsteer.ndif import estimate
 from nnsteer.ndif.estimate import size
 from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.names import Method
 from nnsteer.program.site import Place
 from nnsteer.program.span import Reading
-from nnsteer.progress import STDERR
+from nnsteer.progress import STDERR, Watch, ignore
 from nnsteer.texts.contrast import ContrastSet
 
+Runner = Any
+"""A `model.runner.Runner`, whose `fit` this is."""
 RANK = 64  # of the factors of pca_pairwise, where the pairs take more than one request
 KERNELS: dict[Method, Callable] = {
     "mean_difference": fits.mean_difference, "pca_pairwise": fits.pca_pairwise, "pca_center": fits.pca_center,

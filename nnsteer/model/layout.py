@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from nnsteer.errors import UserError
-from nnsteer.program.site import Head, Place, Site
+from nnsteer.program.site import Head, Place, Site, as_place
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 MLP = ("mlp", "ffn", "feed_forward")
@@ -24,6 +24,9 @@ UNMASKED = ("rwkv", "recurrent_gemma")
 RESCALED = (
     "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling", "lm_head_multiplier",
 )  # fmt: skip
+
+Sites = Place | int | Iterable[Place | int]
+"""One place or several; a layer's number stands for what leaves that block."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,17 @@ def check_layers(asked: Iterable[int], layers: int) -> None:
     for layer in asked:
         if not 0 <= layer < layers:
             raise UserError(f"layer {layer}: this model has {layers} layers; give layers from 0 to {layers - 1}")
+
+
+def places_in(model: PreTrainedModel, sites: Sites) -> list[Place]:
+    """Places that a model has, each once, in the order of the forward pass. Raises UserError for
+    others, and for none."""
+    given = [sites] if isinstance(sites, Site | Head | int) else list(sites)
+    places = sorted({as_place(site) for site in given}, key=lambda place: place.order)
+    if not places:
+        raise UserError("sites: none given; give one, such as Site(12), or several")
+    check_layers([place.layer for place in places], num_layers(model.config))
+    return places
 
 
 def find_layout(model: PreTrainedModel) -> Layout:

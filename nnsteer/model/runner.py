@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,51 +12,37 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from nnsteer.errors import UserError
+from nnsteer.fit import tune
 from nnsteer.fit.activations import Activations
 from nnsteer.fit.moments import ClassMoments, Moments, merged, of_rows
 from nnsteer.kernels.logits import losses as losses_of
 from nnsteer.kernels.logits import whole
-from nnsteer.model import traces
+from nnsteer.model import fit_there, traces
 from nnsteer.model.cache import expands, roomy_cache
 from nnsteer.model.chat import Batch, Chat
-from nnsteer.model.layout import Layout, find_layout
-from nnsteer.model.load import ModelFiles, load_model, stored_fingerprint, where
-from nnsteer.model.lower import distinct_conditions, lower, reading_plan
+from nnsteer.model.completion import Completion, completions, end_ids
+from nnsteer.model.layout import Layout, Sites, find_layout, num_layers, places_in
+from nnsteer.model.load import ModelFiles, find_model, load_model, stored_fingerprint, where
+from nnsteer.model.lower import lower, reading_plan
 from nnsteer.model.reading import tokens_to_read
 from nnsteer.model.sharing import shared_blocks, with_shared
 from nnsteer.ndif.estimate import PROMPTS_AT_ONCE
 from nnsteer.program.condition import Condition
+from nnsteer.program.direction import AnyDirections, Directions, as_directions
 from nnsteer.program.identity import ModelId, require_same, weights_fingerprint
+from nnsteer.program.names import Method, ReadingName, Score, as_method, as_reading
 from nnsteer.program.program import Program, places_of
 from nnsteer.program.site import Place
-from nnsteer.program.span import PROMPT, Reading
-from nnsteer.texts.contrast import ContrastSet, Text
+from nnsteer.program.span import GENERATED, PROMPT, Reading
+from nnsteer.progress import Watch, ignore
+from nnsteer.texts.contrast import ContrastSet, Text, as_texts
 
 Programs = Program | Sequence[Program]
 """One program for every prompt, or one for each."""
-Watch = Callable[[int], None]
-"""Told the number of rows done after each batch; drives progress bars."""
 NOTHING = Program()
 WINDOW = 8  # batches; texts that are only read are tokenised so many at a time, and no more of their tokens are held
 Read = tuple[list[int], list[Tensor], list[Tensor]]
 T = TypeVar("T")
-
-
-def ignore(rows: int) -> None:
-    """The Watch that watches nothing."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One generated answer. `scores` and `fired` have an entry per distinct condition of the row's program."""
-
-    text: str
-    ids: tuple[int, ...]
-    """The generated tokens, without the end token."""
-    ended: bool
-    """Whether the model ended the answer itself."""
-    scores: tuple[float, ...]
-    fired: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +57,10 @@ class Runner:
     remote: traces.Remote = None
 
     @staticmethod
-    def open(files: ModelFiles, dtype: str = "auto", device_map: str | None = None, batch_size: int = 32) -> Runner:
-        """Loads the weights of `load.find_model(...)` and finds the blocks."""
+    def open(model: ModelFiles | Path | str, dtype: str = "auto", device_map: str | None = None, batch_size: int = 32) -> Runner:
+        """Loads a model, by its hub id, its folder, `nnsteer:organism` or what `find_model` found (where a revision, a system
+        turn or no template is wanted), and finds its blocks. Raises UserError when it can't be loaded."""
+        files = model if isinstance(model, ModelFiles) else find_model(str(model))
         return Runner.wrap(load_model(files, dtype, device_map), files.chat, files.name, files.revision, batch_size)
 
     @staticmethod
@@ -102,9 +91,10 @@ class Runner:
         """The same runner with another batch size."""
         return replace(self, batch_size=batch_size)
 
-    def record(self, contrast: ContrastSet, sites: Sequence[Place], span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
-        """Reads each text's mean state over `span` at every site, unsteered, before any final norm."""
-        ordered = sorted(set(sites), key=lambda site: site.order)
+    def record(self, contrast: ContrastSet, sites: Sites, span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
+        """Reads each text's mean state over `span` at every site, unsteered, before any final norm. A layer's number stands for
+        what leaves that block. Raises UserError for a site that the model doesn't have."""
+        ordered = places_in(self.hf, sites)
         sides = []
         for texts in (contrast.positive, contrast.negative):
             read = list(self.read(texts, ordered, span, watch))
@@ -119,13 +109,13 @@ class Runner:
     def moments(
         self,
         contrast: ContrastSet,
-        sites: Sequence[Place],
+        sites: Sites,
         span: Reading = PROMPT,
         covariance: bool = False,
         watch: Watch = ignore,
     ) -> Moments:
         """The same as means and, with `covariance`, scatters: memory does not grow with the number of texts."""
-        ordered = sorted(set(sites), key=lambda site: site.order)
+        ordered = places_in(self.hf, sites)
         sides = []
         for texts in (contrast.positive, contrast.negative):
             so_far: dict[Place, ClassMoments] = {}
@@ -149,10 +139,45 @@ class Runner:
                 yield [some[i] for i in numbers], means, norms
                 watch(len(batch.ids))
 
+    def fit(
+        self,
+        contrast: ContrastSet,
+        sites: Sites | None = None,
+        over: Reading | ReadingName | None = None,
+        method: Method = "mean_difference",
+        watch: Watch = ignore,
+    ) -> Directions:
+        """A direction per site (none given: every block's output), reduced next to the model wherever it is. It is read `over`
+        the responses where there are any, else over the prompts. Raises UserError for sites or a reading that isn't there."""
+        answered = any(text.response for text in (*contrast.positive, *contrast.negative))
+        reading = (GENERATED if answered else PROMPT) if over is None else as_reading(over)
+        places = places_in(self.hf, range(num_layers(self.hf.config)) if sites is None else sites)
+        return fit_there.directions(self, contrast, places, reading, as_method(method), watch)
+
+    def condition(
+        self,
+        directions: AnyDirections,
+        positive: Sequence[str],
+        negative: Sequence[str],
+        score: Score = "cosine",
+        max_false_alarms: float = 1.0,
+    ) -> Condition:
+        """The condition that best tells positive from negative prompts: the direction, cut and side with the highest F1 among
+        those that fire on at most that share of the negatives, by an exact sweep. Give prompts on which nothing was fitted."""
+        free = {site: Condition(d, 0.0, score=score) for site, d in as_directions(directions).items()}
+        scores = []
+        for name, side in (("positive", positive), ("negative", negative)):
+            if not (prompts := as_texts(name, side)):
+                raise UserError(f"{name}: no prompts; give at least one")
+            scores.append(dict(zip(free, self.scores(prompts, list(free.values())), strict=True)))
+        point = tune.condition_point({site: tune.sweep(*(side[site] for side in scores)) for site in free}, max_false_alarms)
+        return replace(free[point.site], threshold=point.threshold, fires_when=point.fires_when)
+
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
         """Each condition's score on each prompt, fp32 [condition, prompt]: what `generate` compares with the threshold."""
         for condition in conditions:
             require_same(str(condition.direction), condition.direction.model, self.model)
+        prompts = as_texts("prompts", prompts)
         plan = reading_plan(conditions, self.layout)
         found = torch.zeros(len(conditions), len(prompts))
         batches = list(self.batches(self.chat.rows([Text(prompt) for prompt in prompts])))
@@ -167,10 +192,11 @@ class Runner:
     def logits(self, prompts: Sequence[str], program: Programs = NOTHING, responses: Sequence[str] | None = None) -> list[Tensor]:
         """Steered next-token logits from the prompt's last position on, in one pass without a cache: for each row fp32
         [1 + response tokens, vocab]."""
+        prompts = as_texts("prompts", prompts)
         texts = [Text(p, r) for p, r in zip(prompts, responses or [""] * len(prompts), strict=True)]
         out: dict[int, Tensor] = {}
         for batch, programs, rows in self.batches(self.chat.rows(texts), program):
-            logits = self.forward(batch, programs, answer_and_one(batch))
+            logits = self.forward(batch, programs, batch.answer_and_one)
             out |= {i: row[len(row) - 1 - n :] for i, row, n in zip(rows, logits, batch.response_lengths.tolist(), strict=True)}
         return in_order(out)
 
@@ -181,7 +207,7 @@ class Runner:
         ids = self.chat.prompts_ids([prompt for prompt, _ in distinct])
         found: dict[tuple, Tensor] = {}
         for batch, unsteered, numbers in self.batches([(own, list(c)) for own, (_, c) in zip(ids, distinct, strict=True)]):
-            last = answer_and_one(batch)
+            last = batch.answer_and_one
             losses = self.taken(batch, unsteered, last, losses_of, batch.ids[:, -last:])
             for i, row, n in zip(numbers, losses, batch.response_lengths.tolist(), strict=True):
                 found[distinct[i]] = row[len(row) - n :]
@@ -199,7 +225,7 @@ class Runner:
     ) -> list[Completion]:
         """Answers to each prompt under its program. Temperature 0 is greedy; above it, row i's sample depends on the seed
         and i alone. The checkpoint's own sampling settings are not used."""
-        out: dict[int, Completion] = {}
+        prompts, out = as_texts("prompts", prompts), dict[int, Completion]()
         for batch, programs, rows in self.batches(self.chat.rows([Text(prompt) for prompt in prompts]), program):
             plan, ahead = self.prepare(batch, programs)
             plan, cache = self.with_cache(plan, batch, programs, max_new_tokens)
@@ -212,7 +238,9 @@ class Runner:
             sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
             call = (plan, batch, ahead, max_new_tokens, sampling, self.layout.head, cache)
             ids, scores = traces.generate(self.envoy, self.remote, *call)
-            out |= zip(rows, self.completions(ids[:, batch.ids.shape[1] :], scores, programs), strict=True)
+            texts, ends = [prompts[i] for i in rows], end_ids(self.hf)
+            answers = completions(ids[:, batch.ids.shape[1] :], scores, programs, texts, self.chat.tokenizer, ends)
+            out |= zip(rows, answers, strict=True)
             watch(len(programs))
         return in_order(out)
 
@@ -227,20 +255,6 @@ class Runner:
     def shared(self, batch: Batch, programs: list[Program]) -> list[dict]:
         """The blocks that a prefill runs once for several rows; none where the model's own loss asks for every row's routes."""
         return [] if getattr(self.hf.config, "output_router_logits", False) else shared_blocks(batch, programs, self.layout)
-
-    def completions(self, ids: Tensor, scores: list[Tensor], programs: list[Program]) -> list[Completion]:
-        """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition of the batch."""
-        conditions = distinct_conditions(programs)
-        ends = end_ids(self.hf)
-        out = []
-        for i, (row, program) in enumerate(zip(ids.tolist(), programs, strict=True)):
-            end = next((k for k, token in enumerate(row) if token in ends), None)
-            own = [k for k, condition in enumerate(conditions) if condition in distinct_conditions([program])]
-            row_scores = tuple(scores[k][i].item() for k in own)
-            fired = tuple(conditions[k].holds(s) for k, s in zip(own, row_scores, strict=True))
-            text = self.chat.tokenizer.decode(row[:end], skip_special_tokens=True)
-            out.append(Completion(text, tuple(row[:end]), end is not None, row_scores, fired))
-        return out
 
     def forward(self, batch: Batch, programs: list[Program], last: int = 0) -> Tensor:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
@@ -284,14 +298,3 @@ class Runner:
 def in_order(found: dict[int, T]) -> list[T]:
     """What was found for each row, by row number."""
     return [found[i] for i in range(len(found))]
-
-
-def answer_and_one(batch: Batch) -> int:
-    """How many of the last tokens hold every row's response and the prompt's last token."""
-    return int(batch.response_lengths.max()) + 1
-
-
-def end_ids(model: PreTrainedModel) -> set[int]:
-    """The tokens that end an answer."""
-    eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
-    return set(eos) if isinstance(eos, list) else {eos}

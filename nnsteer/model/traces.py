@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
+import anyio  # noqa: F401  before nnsight, which puts `save` on object: anyio could not be imported later
 import nnsight
 import torch
 from nnsight import TransformersModel, save

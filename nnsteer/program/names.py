@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from nnsteer.errors import UserError
 from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Reading, Span, Where, first_generated
@@ -29,3 +29,19 @@ def as_where(span: Where | SpanName) -> Where:
     if isinstance(span, str) and span in SPANS:
         return SPANS[span]
     raise UserError(f"span {span!r}: expected one of {', '.join(SPANS)}, or a Span or Positions")
+
+
+def as_reading(reading: Reading | ReadingName) -> Reading:
+    """Read tokens, or their name. Raises UserError for anything else."""
+    if isinstance(reading, Span | Positions | Last):
+        return reading
+    if isinstance(reading, str) and reading in READINGS:
+        return READINGS[reading]
+    raise UserError(f"reading {reading!r}: expected one of {', '.join(READINGS)}, or a Span, Positions or Last")
+
+
+def as_method(method: Method) -> Method:
+    """The same. Raises UserError for the name of no method."""
+    if method in get_args(Method):
+        return method
+    raise UserError(f"method {method!r}: expected one of {', '.join(get_args(Method))}")

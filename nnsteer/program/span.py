@@ -59,6 +59,7 @@ ALL = Span()
 PROMPT = Span(stop=0)
 LAST_PROMPT = Span(-1, 0)  # the position that yields the first generated token
 GENERATED = Span(first=0)  # for reading: the response, of each row's own length
+RESPONSE = GENERATED  # the same, by what it is when read
 ANSWER = Last()  # for reading: the last token of the response, such as the letter of an A/B answer
 
 NAMES = {ALL: "all", PROMPT: "prompt", LAST_PROMPT: "last_prompt", GENERATED: "generated"}

@@ -12,14 +12,14 @@ from nnsteer import fit
 from nnsteer.errors import UserError
 from nnsteer.fit.activations import Activations
 from nnsteer.folder import Folder
-from nnsteer.model.runner import Runner, Watch, ignore
+from nnsteer.model.runner import Runner
 from nnsteer.program.direction import Directions
 from nnsteer.program.files import load_directions, save_directions
 from nnsteer.program.identity import require_same
 from nnsteer.program.quirks import cast_skew
 from nnsteer.program.site import Place, Site
 from nnsteer.program.span import PROMPT, Reading
-from nnsteer.progress import bar
+from nnsteer.progress import Watch, bar, ignore
 from nnsteer.texts.contrast import ContrastSet
 
 BATCH = 32  # the library's, which decides how much is padded

@@ -18,8 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from nnsteer.errors import UserError
 from nnsteer.model.attach import attach
 from nnsteer.model.bake import bake
+from nnsteer.model.completion import end_ids
 from nnsteer.model.load import reason
-from nnsteer.model.runner import Runner, end_ids
+from nnsteer.model.runner import Runner
 from nnsteer.model.traces import GREEDY
 from nnsteer.program.direction import Direction
 from nnsteer.program.program import Program, add

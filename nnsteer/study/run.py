@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
-from nnsteer.model.runner import Completion, Runner
+from nnsteer.model.completion import Completion
+from nnsteer.model.runner import Runner
 from nnsteer.progress import bar
 from nnsteer.study.cells import BASELINE, Question, Study, questions
 from nnsteer.study.rows import ANSWERS, VALUES, Keyed, forget_failures, missing, of_answers, of_values, sort_out

@@ -7,7 +7,9 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from nnsteer.errors import UserError
 
 
 class Text(NamedTuple):
@@ -27,7 +29,7 @@ class ContrastSet:
     def __post_init__(self) -> None:
         for name, side in (("positive", self.positive), ("negative", self.negative)):
             if not side:
-                raise ValueError(f"the {name} side of a contrast set is empty: give at least one text")
+                raise UserError(f"the {name} side of a contrast set is empty: give at least one text")
 
     def fingerprint(self) -> str:
         """Names the data in saved files: a hash of both sides in order, piece by piece, as they may be long."""
@@ -39,15 +41,30 @@ class ContrastSet:
 
 def of_prompts(positive: Sequence[str], negative: Sequence[str]) -> ContrastSet:
     """Prompts with the concept against prompts without it, paired in order and cut to the shorter side (CAST section 4)."""
-    n = min(len(positive), len(negative))
-    return ContrastSet(tuple(map(Text, positive[:n])), tuple(map(Text, negative[:n])))
+    sides = as_texts("positive", positive), as_texts("negative", negative)
+    n = min(map(len, sides))
+    return ContrastSet(*(tuple(map(Text, side[:n])) for side in sides))
 
 
-def of_responses(prompts: Sequence[str], positive: Sequence[str], negative: Sequence[str], seed: int) -> ContrastSet:
+def of_responses(prompts: Sequence[str], positive: Sequence[str], negative: Sequence[str], seed: int = 0) -> ContrastSet:
     """Each prompt twice, answered with a positive and with a negative opener, drawn by the seed: the two texts of a pair
     differ in the opener alone (CAST section 3.2, behaviour vector)."""
-    rng = random.Random(seed)
-    return ContrastSet(
-        tuple(Text(prompt, rng.choice(positive)) for prompt in prompts),
-        tuple(Text(prompt, rng.choice(negative)) for prompt in prompts),
-    )
+    asked, rng = as_texts("prompts", prompts), random.Random(seed)
+    openers = as_texts("positive", positive), as_texts("negative", negative)
+    for name, side in zip(("positive", "negative"), openers, strict=True):
+        if not side:
+            raise UserError(f"{name}: no openers; give at least one")
+    return ContrastSet(*(tuple(Text(prompt, rng.choice(side)) for prompt in asked) for side in openers))
+
+
+def as_texts(name: str, given: Any) -> list[str]:
+    """Texts in a list. Raises UserError for a text alone, whose letters would be taken for texts,
+    and for what is no text."""
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise UserError(f"{name}: got a {type(given).__name__}; expected texts; give a list of them")
+    texts = list(given)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise UserError(f"{name}[{i}]: got a {kind}; expected a text; give a list of str")
+    return texts
