@@ -25,7 +25,7 @@ from typing import Annotated
 import tyro
 
 from nnsteer.errors import UserError
-from nnsteer.folder import Folder
+from nnsteer.folder import Folder, hold
 from nnsteer.progress import bar
 from nnsteer.texts.source import Prompt
 
@@ -51,6 +51,7 @@ def main(config: Config) -> None:
 
     folder = Folder(config.run.expanduser())
     rows = answers(folder)
+    folder = Folder(folder.path, hold(folder.path, "RUN"))
     measure = judge(*load_judge(config.judge), folder)
     values: dict[tuple[str, str], list[float]] = {}
     with bar("judging", len(rows)) as advance:

@@ -97,11 +97,11 @@ def main(config: Config) -> None:
     layers = tuple(sorted({*(config.layers or spaced(depth)), *also}))
     check_layers(layers, depth)
     settings = kept.settings_of(config)
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "behaviours")
     texts = general_texts(config)
     runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     data = {b.name: fingerprint([b.fit, b.tune, b.test]) for b in behaviours} | {"text": fingerprint(texts)}
-    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data})
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data}, "behaviours")
     span, limit = SPANS[config.span], config.max_faulty
 
     # 1. A direction for each behaviour: the mean difference, on the letter, of both answers to the same questions.
