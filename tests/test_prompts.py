@@ -76,7 +76,7 @@ def test_a_hub_dataset_is_named_with_its_revision_column_and_split():
     [
         ("missing.jsonl", "data missing.jsonl: no such file; give PATH"),
         ("org/name", "needs a pinned revision"),
-        ("notes.txt", "neither a .jsonl, .json, .csv or .parquet file nor a hub dataset"),
+        ("notes.md", "neither a .jsonl, .json, .csv, .parquet or .txt file nor a hub dataset"),
         ("a.jsonl,col=x", "can't read its options"),
         ("a.jsonl,column", "can't read its options"),
     ],

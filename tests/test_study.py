@@ -177,7 +177,7 @@ def test_a_second_process_is_kept_out(runner, directions, folder):
     command = [sys.executable, "-c", hold, str(folder / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "in\n"
-        with pytest.raises(UserError, match="another process is at work"):
+        with pytest.raises(UserError, match="another process is writing there"):
             run(study(directions), runner, folder)
         other.kill()
     run(study(directions, strengths=(1.0,)), runner, folder)  # a killed process's lock goes with it

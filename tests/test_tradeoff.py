@@ -17,7 +17,7 @@ from nnsteer.program.program import Program, add
 from nnsteer.program.site import Site
 from nnsteer.recipes.skills import steering
 from nnsteer.texts import documents
-from nnsteer.texts.skills import holds, load_documents
+from nnsteer.texts.skills import load_documents
 from nnsteer.texts.source import Prompt
 
 from conftest import MIXED
@@ -218,10 +218,3 @@ def test_a_hub_dataset_is_streamed_filtered_and_divided(tmp_path, monkeypatch):
         load_documents(["org/pile@abc,column=text,where=meta.name=Github"], (1, 1, 1), 0)
     with pytest.raises(UserError, match="holds no document"):
         load_documents(["org/pile@abc,column=text,where=meta.pile_set_name=None"], (1, 1, 1), 0)
-
-
-def test_conditions_on_rows():
-    row = {"meta": {"set": "a=b"}, "n": 3}
-    assert holds(row, "meta.set=a=b") and not holds(row, "meta.set!=a=b") and holds(row, "n=3") and holds(row, "n!=4")
-    with pytest.raises(UserError, match="can't read it; give COLUMN=VALUE"):
-        holds(row, "meta.set")

@@ -25,11 +25,13 @@ from typing import Annotated
 import tyro
 
 from nnsteer.errors import UserError
-from nnsteer.folder import Folder
+from nnsteer.folder import Folder, hold, unique
 from nnsteer.progress import bar
 from nnsteer.texts.source import Prompt
 
 AT_ONCE = 64  # answers between two steps of the progress bar
+PLACES = ("key", "variant", "method", "alpha", "set", "side", "kind", "prompt", "sample")
+"""The columns that name an answer, whatever the run: a row has some of them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def main(config: Config) -> None:
 
     folder = Folder(config.run.expanduser())
     rows = answers(folder)
+    folder = Folder(folder.path, hold(folder.path, "RUN"))
     measure = judge(*load_judge(config.judge), folder)
     values: dict[tuple[str, str], list[float]] = {}
     with bar("judging", len(rows)) as advance:
@@ -73,7 +76,7 @@ def answers(folder: Folder) -> list[dict]:
     rows = folder.read_lines("completions.jsonl") or folder.read_lines("rows.jsonl")
     if not rows or "completion" not in rows[0]:
         raise UserError(f"{folder.path}: holds no answers; give the folder of a refusal run, or of a study that generates")
-    return rows
+    return unique(rows, PLACES)
 
 
 def variant_of(row: dict) -> str:

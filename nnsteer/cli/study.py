@@ -100,7 +100,7 @@ def main(config: Config) -> None:
     at_least_one(config, "batch_size")
     spec, out, openers = read_spec(config.file), config.out.expanduser(), load_openers("nnsteer:refusals.jsonl")
     settings = {"study": str(config.file), "model": spec.model}
-    check_folder(out, settings)
+    check_folder(out, settings, writes=not config.dry_run)
     inputs, taken = load_inputs(spec), measures(spec.measures, openers, out)
     files = nnsteer.find_model(spec.model)
     # made without weights first: that finds what is wrong in the file

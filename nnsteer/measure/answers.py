@@ -14,6 +14,9 @@ from nnsteer.program.program import Program
 from nnsteer.progress import bar
 from nnsteer.texts.source import Prompt
 
+KEY = ("variant", "side", "kind", "prompt")
+"""The columns that name an answer in a file."""
+
 
 class Asked(NamedTuple):
     """One prompt under one program."""
@@ -83,17 +86,17 @@ def answers(runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens
 def ask(folder: Folder, name: str, runner: Runner, asked: Sequence[Asked], judge: Judge, max_new_tokens: int) -> list[Row]:
     """The row of each question, from the folder's file `name`; what is not there yet is asked, prompts of like length together,
     and appended batch by batch, so that a run killed here repeats nothing."""
-    have = {(row["variant"], row["side"], row["prompt"]) for row in folder.read_lines(name)}
-    missing = sorted((a for a in asked if key(a) not in have), key=lambda a: -len(a.prompt.text))
+    have = {tuple(row[part] for part in KEY) for row in folder.read_lines(name)}
+    missing = sorted({key(a): a for a in asked if key(a) not in have}.values(), key=lambda a: -len(a.prompt.text))
     with bar(name, len(asked)) as advance:
         advance(len(asked) - len(missing))
         for rows in answers(runner, missing, judge, max_new_tokens):
             folder.append(name, map(asdict, rows))
             advance(len(rows))
-    found = {(row["variant"], row["side"], row["prompt"]): Row(**row) for row in folder.read_lines(name)}
+    found = {tuple(row[part] for part in KEY): Row(**row) for row in folder.read_lines(name, KEY)}
     return [found[key(a)] for a in asked]
 
 
-def key(asked: Asked) -> tuple[str, str, str]:
-    """What names an answer in a file."""
-    return asked.variant, asked.side, asked.prompt.text
+def key(asked: Asked) -> tuple[str, str, str, str]:
+    """What stands in those columns."""
+    return asked.variant, asked.side, asked.prompt.kind, asked.prompt.text

@@ -160,7 +160,7 @@ def named_by(pairs: Pairs) -> str:
 
 
 def load_pairs(text: str) -> dict[str, Pair]:
-    """The pairs of a SOURCE (`prompts.parse_source`) with the columns `prompt`, `matching` and `other`."""
+    """The pairs of a SOURCE (`texts.source`) with the columns `prompt`, `matching` and `other`."""
     source = parse_source(text)
     rows = read_rows(source)
     column = column_of(source, rows, "prompt")

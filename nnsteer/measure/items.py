@@ -17,6 +17,9 @@ from nnsteer.progress import bar
 from nnsteer.texts.behaviours import Item
 from nnsteer.texts.source import Prompt
 
+KEY, TEXT_KEY = ("variant", "behaviour", "prompt"), ("variant", "text")
+"""The columns that name a row in a file of answers, and in one of general text."""
+
 
 class Asked(NamedTuple):
     """One item under one program."""
@@ -25,6 +28,7 @@ class Asked(NamedTuple):
     behaviour: str
     item: Item
     program: Program
+    control: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,23 @@ class Row:
     """The one that the model wrote, or another token's text: a faulty answer."""
     margin: float
     """The matching answer's logit minus the other's."""
+    control: bool = False
+    """Whether a random direction steered, which belongs to no family of tests."""
 
 
 def ask(folder: Folder, name: str, runner: Runner, asked: Sequence[Asked]) -> list[Row]:
     """The row of each item, in order, from the folder's file `name`; what is not there yet is asked and appended batch by batch,
     so that a run killed here repeats nothing."""
     have = {key(row) for row in folder.read_lines(name)}
-    missing = [one for one in asked if (one.variant, one.behaviour, one.item.prompt) not in have]
+    named = {(one.variant, one.behaviour, one.item.prompt): one for one in asked}
+    missing = [one for place, one in named.items() if place not in have]
     with bar(name, len(asked)) as advance:
         advance(len(asked) - len(missing))
         for start in range(0, len(missing), runner.batch_size):
             rows = answered(runner, missing[start : start + runner.batch_size])
             folder.append(name, map(asdict, rows))
             advance(len(rows))
-    there = {key(row): Row(**row) for row in folder.read_lines(name)}
+    there = {key(row): Row(**row) for row in folder.read_lines(name, KEY)}
     return [there[one.variant, one.behaviour, one.item.prompt] for one in asked]
 
 
@@ -70,7 +77,7 @@ def answered(runner: Runner, asked: Sequence[Asked]) -> list[Row]:
     rows = []
     for one, item, reply in zip(asked, items, found, strict=True):
         said = dict(zip(item.responses, (item.matching, item.other), strict=True)).get(reply.chosen or "", reply.token)
-        rows.append(Row(one.variant, one.behaviour, item.prompt, item.matching, item.other, said, reply.margin))
+        rows.append(Row(one.variant, one.behaviour, item.prompt, item.matching, item.other, said, reply.margin, one.control))
     return rows
 
 
@@ -85,15 +92,12 @@ def predict(folder: Folder, name: str, runner: Runner, variants: Mapping[str, Se
     """The share of each text's tokens that the steered model ranks first, variant by variant into the folder's file `name`; what
     steering takes of it is the alignment tax. A variant of several programs has them in turn."""
     prompts = [Prompt(text) for text in texts]
-    have = {row["variant"] for row in folder.read_lines(name)}
+    have = {(row["variant"], row["text"]) for row in folder.read_lines(name)}
     tokens = predicted(runner, prompts)
     with bar(name, len(variants) * len(texts)) as advance:
         for variant, programs in variants.items():
-            if variant not in have:
+            lacking = [i for i in range(len(texts)) if (variant, i) not in have]
+            if lacking:
                 hits = top_k().values(runner, list(islice(cycle(programs), len(texts))), prompts)
-                lines = zip(hits, tokens, strict=True)
-                folder.append(
-                    name,
-                    [{"variant": variant, "text": i, "top1": hit, "tokens": n} for i, (hit, n) in enumerate(lines)],
-                )
+                folder.append(name, [{"variant": variant, "text": i, "top1": hits[i], "tokens": tokens[i]} for i in lacking])
             advance(len(texts))

@@ -15,6 +15,8 @@ from nnsteer.texts.refusal import Side
 from nnsteer.texts.source import Prompt
 
 Question = tuple[Side, Prompt]
+KEY = ("method", "alpha", "side", "prompt", "sample")
+"""The columns that name an answer in a file."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def ask(
     """The rows of every cell, from the folder's file `name`; a cell that is not whole there is asked, judged and appended.
     Cells of the same programs (ablation at any alpha) share their answers."""
     have: dict[tuple[str, float], list[Row]] = {}
-    for line in folder.read_lines(name):
+    for line in folder.read_lines(name, KEY):
         have.setdefault((line["method"], line["alpha"]), []).append(Row(**line))
     asked = [(side, prompt, sample) for side, prompt in questions for sample in range(sampling.samples)]
     known: dict[tuple[Program, ...], list[Row]] = {}

@@ -19,6 +19,8 @@ from nnsteer.texts.skills import DOMAINS, Domain, Domains
 from nnsteer.texts.source import Prompt
 
 ROWS = "rows.jsonl"
+KEY = ("split", "variant", "coefficient", "domain")
+"""The columns that name a row."""
 UNSTEERED, CHOSEN, PERMUTED, MATCHED = "unsteered", "chosen", "permuted", "permuted, norm-matched"  # variants beside the places
 DRAWS = 16  # permutations that a control's documents take in turn: one alone can move accuracy far either way
 Turns = Callable[[float], Sequence[Program]]
@@ -100,7 +102,7 @@ def share(row: Row) -> float:
 
 def rows_of(folder: Folder) -> list[Row]:
     """What was measured so far."""
-    return [Row(**row) for row in folder.read_lines(ROWS)]
+    return [Row(**row) for row in folder.read_lines(ROWS, KEY)]
 
 
 def trade_offs(rows: Iterable[Row], split: str, top: Top = "top1") -> dict[str, TradeOff]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnsteer.folder import Folder
+from nnsteer.folder import Folder, replacing
 
 REQUESTS, RESULTS = "requests.jsonl", "requests"
 
@@ -40,8 +40,8 @@ class Journal:
         """Keeps a result: the whole file or none of it."""
         (self.folder / RESULTS).mkdir(exist_ok=True)
         file = self.folder / RESULTS / f"{key}.pt"
-        torch.save(result, file.with_suffix(".partial"))
-        file.with_suffix(".partial").replace(file)
+        with replacing(file) as partial:
+            torch.save(result, partial)
 
 
 def digest(*values: Any) -> str:

@@ -95,9 +95,9 @@ def main(config: Config) -> None:
     if not (prompt and first and second) or first == second:
         raise UserError(f"--prompt {config.prompt!r} --words {config.words}: give a prompt and two different words")
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items() if name != "out"}
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "implementations")
     runner, model = Runner.open(files, config.dtype), load_model(files, config.dtype).eval()
-    folder = open_folder(config.out, settings, {"model": asdict(runner.model)})
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model)}, "implementations")
 
     # 1. The direction: the first word minus the second, at the block's output and at its attention's input.
     site = Site(config.layer)

@@ -108,9 +108,9 @@ def main(config: Config, opened: Runner | None = None) -> None:
     condition_layers = config.condition_layers or tuple(range(max(1, layers // 2)))
     check_layers([*condition_layers, *chain(*bands)], layers)
     settings = kept.settings_of(config)
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "refusal")
     runner = opened or kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
-    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()})
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": requests.fingerprints()}, "refusal")
     judge = Judge(measure(config, requests), config.max_drift)
 
     # 1. The behaviour direction: prompts with a refusal opener against the same prompts with a compliance opener.

@@ -89,10 +89,10 @@ def main(config: Config) -> None:
     sizes = config.fit_documents, config.tune_documents * turns, config.test_documents * turns
     domains = Domains(*(load_documents(sources, sizes, config.seed) for sources in (config.skill, config.retained)))
     settings = kept.settings_of(config)
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "skills")
     files = replace(files, chat=replace(files.chat, max_tokens=config.max_tokens))
     runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
-    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": domains.fingerprints()})
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": domains.fingerprints()}, "skills")
 
     # 1. The direction, the mean activation on what is retained minus the one on the skill, and permutations of it.
     with folder.timed("direction"):

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from nnsteer.folder import Folder
-from nnsteer.measure.sampled import Row
+from nnsteer.measure.sampled import KEY, Row
 from nnsteer.measure.standardisation import curve, standardisation
 from nnsteer.report.affine_figures import pictures
 from nnsteer.report.look import encoded, ends, number, plain_table, repeated, show, template
@@ -52,7 +52,7 @@ def write(folder: Folder) -> dict:
 def read(folder: Folder) -> Rows:
     """The test rows."""
     found: dict[str, dict[float, list[Row]]] = {}
-    for line in folder.read_lines("rows.jsonl"):
+    for line in folder.read_lines("rows.jsonl", KEY):
         found.setdefault(line["method"], {}).setdefault(line["alpha"], []).append(Row(**line))
     return found
 

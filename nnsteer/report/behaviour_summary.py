@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from nnsteer.folder import Folder
-from nnsteer.measure.items import Row, counted
+from nnsteer.measure.items import KEY, TEXT_KEY, Row, counted
 from nnsteer.report.results import bare
 from nnsteer.statistics import Difference, compare, estimate, holm, wilson
 
@@ -21,17 +21,18 @@ def summarise(folder: Folder) -> dict:
     """The content of summary.json."""
     chosen, limit = folder.read_json("chosen.json"), folder.read_json("config.json")["settings"]["max_faulty"]
     rows: dict[tuple[str, str], dict[str, Row]] = {}
-    for line in folder.read_lines("rows.jsonl"):
+    for line in folder.read_lines("rows.jsonl", KEY):
         rows.setdefault((line["variant"], line["behaviour"]), {})[line["prompt"]] = Row(**line)
     cells = {key: cell(list(own.values()), limit) for key, own in rows.items()}
     found = {key: against(rows[key], rows["baseline", key[1]]) for key in rows if key[0] != "baseline"}
-    family = [key for key in found if not key[0].startswith("random")]
+    controls = {variant for (variant, _), own in rows.items() if any(row.control for row in own.values())}
+    family = [key for key in found if key[0] not in controls]
     corrected = dict(zip(family, holm([found[key].p for key in family]), strict=True))
     for key, difference in found.items():
         cells[key]["against_baseline"] = bare(asdict(difference) | {"p_holm": corrected.get(key, float("nan"))})
     names = list(chosen["layers"])
     ways = {name: {sign: chosen["alone"][f"{name} {sign}"] for sign in "+-"} for name in names}
-    together = [v for v in dict.fromkeys(v for v, _ in rows) if v not in chosen["alone"] and not v.startswith("random")]
+    together = [v for v in dict.fromkeys(v for v, _ in rows) if v not in controls and v not in chosen["alone"]]
     cosines = folder.read_json("cosines.json")
     return {
         "alone": {
@@ -56,7 +57,7 @@ def summarise(folder: Folder) -> dict:
         "cosines": cosines,
         "close": close(cosines[f"block_out[{chosen['layer']}]"], names),
         "interference": interference(ways, cosines, cells),
-        "text": text(folder.read_lines("text_rows.jsonl")),
+        "text": text(folder.read_lines("text_rows.jsonl", TEXT_KEY)),
         "seconds": folder.read_json("seconds.json"),
     }
 

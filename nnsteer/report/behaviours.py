@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from nnsteer.folder import Folder
+from nnsteer.measure.items import KEY
 from nnsteer.report.behaviour_figures import pictures
 from nnsteer.report.behaviour_summary import summarise
 from nnsteer.report.look import encoded, ends, gap, number, plain_table, repeated, show, template
@@ -91,7 +92,7 @@ def page(folder: Folder, summary: dict, drawn: list[Picture]) -> str:
     for picture in drawn:
         groups.setdefault(picture.group, []).append(picture)
     answers: dict[tuple[str, str], dict[str, dict]] = {}
-    for row in folder.read_lines("rows.jsonl"):
+    for row in folder.read_lines("rows.jsonl", KEY):
         answers.setdefault((row["behaviour"], row["prompt"]), {})[row["variant"]] = row
     return template("behaviours.html").render(
         summary=summary,

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.optimize import curve_fit
 
 from nnsteer.folder import Folder
+from nnsteer.measure.answers import KEY
 from nnsteer.program.condition import fires
 from nnsteer.report.results import bare
 from nnsteer.statistics import LEVEL, RESAMPLES, compare, wilson
@@ -56,7 +57,7 @@ def read_answers(folder: Folder, name: str) -> Answers:
     """The answers of a rows file."""
     refused: dict[tuple[str, Place], dict[str, bool]] = {}
     broken: dict[tuple[str, Place], dict[str, bool]] = {}
-    for row in folder.read_lines(name):
+    for row in folder.read_lines(name, KEY):
         key = (row["variant"], (row["side"], row["kind"]))
         refused.setdefault(key, {})[row["prompt"]] = row["refused"]
         broken.setdefault(key, {})[row["prompt"]] = row["broken"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 from nnsteer.folder import Folder
+from nnsteer.measure.answers import KEY
 from nnsteer.report.category_numbers import Answers, Place, conditions, correlation, line, plateau, read_answers
 from nnsteer.texts.refusal import SIDES
 
@@ -21,7 +23,8 @@ def summarise(folder: Folder) -> dict[str, Any]:
     rules = folder.read_json("experiments.json")
     points, kinds = folder.read_json("categories.json"), folder.read_json("kinds.json")
     places = {side: [place for place in steered.places if place[0] == side] for side in ("seen", "unseen", "harmful")}
-    constraining = constrain(steered, told, rules["constraining"], list(points)[1:], places)
+    domains = list(points)[1:]  # the first is the ordinary category
+    constraining = constrain(steered, told, rules["constraining"], domains, places)
     return {
         "conditions": conditions(points),
         "kinds": conditions(kinds),
@@ -33,7 +36,9 @@ def summarise(folder: Folder) -> dict[str, Any]:
             for experiment, side in (("removing", "harmful"), ("answering", "seen"))
             for rule in rules.get(experiment, [])
         ],
-        "either": [either(steered, name(r), list(points), places["seen"]) for r in rules["either"]],
+        "either": [
+            either(steered, name(r), two, places["seen"]) for r, two in zip(rules["either"], pairwise(domains), strict=True)
+        ],
         "together": [together(steered, r, list(points), places) for r in rules["together"]],
         "constraining": constraining,
         "distance": distance(folder, steered, rules, list(points)),
@@ -72,10 +77,8 @@ def one_against_others(answers: Answers, variant: str, own: Place, every: Sequen
     }  # fmt: skip
 
 
-def either(answers: Answers, variant: str, categories: Sequence[str], every: Sequence[Place]) -> dict[str, Any]:
+def either(answers: Answers, variant: str, targets: Sequence[str], every: Sequence[Place]) -> dict[str, Any]:
     """A rule over two categories, on each beside that category's own rule; and on the others."""
-    words = variant.split()
-    targets = [category for category in categories if category in words]
     parts = [
         {
             "target": target,
@@ -161,10 +164,10 @@ def saturation(folder: Folder) -> dict[str, Any]:
     """F1, refusal and seconds by number of examples, with their fits. Where a condition fires, the answer is the always steered
     model's, and the unsteered one's where not: both are the refusal run's."""
     answers: dict[tuple[str, str], dict[str, bool]] = {}
-    for row in Folder(folder / "refusal").read_lines("rows.jsonl"):
+    for row in Folder(folder / "refusal").read_lines("rows.jsonl", KEY):
         answers.setdefault((row["variant"], row["side"]), {})[row["prompt"]] = row["refused"]
     points = []
-    for row in folder.read_lines("saturation.jsonl"):
+    for row in folder.read_lines("saturation.jsonl", ("n", "repeat")):
         kept = {key: row[key] for key in ("n", "repeat", "seconds", "layer", "f1")}
         points.append(kept | {side: refused(answers, side, row["fired"][side]) for side in SIDES})
     n = [point["n"] for point in points]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from nnsteer.folder import Folder
+from nnsteer.measure.answers import KEY
 from nnsteer.report.look import GREY, plain
 from nnsteer.report.summary import LABELS
 from nnsteer.texts.refusal import SIDES
@@ -21,7 +22,11 @@ LINES = ("#1b4965", "#5fa8a3", "#e09f3e", "#9e2a2b")
 def draw(folder: Folder, summary: dict) -> None:
     """Writes refusal.png, kinds.png, condition.png and dose.png into figures/."""
     (folder / "figures").mkdir(exist_ok=True)
-    rows, condition, dose = folder.read_lines("rows.jsonl"), folder.read_json("condition.json"), folder.read_json("dose.json")
+    rows, condition, dose = (
+        folder.read_lines("rows.jsonl", KEY),
+        folder.read_json("condition.json"),
+        folder.read_json("dose.json"),
+    )
     figures: dict[str, Callable[[], Figure]] = {
         "refusal": lambda: refusal(summary),
         "kinds": lambda: kinds(rows),

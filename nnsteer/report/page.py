@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnsteer.folder import Folder
+from nnsteer.measure.answers import KEY
 from nnsteer.report.look import encoded, repeated, template
 from nnsteer.report.summary import LABELS, MEASURED, interval
 from nnsteer.texts.bundled import bundled
@@ -20,7 +21,7 @@ def page(folder: Folder, summary: dict) -> str:
     """The page's HTML, with the figures inside it."""
     config = folder.read_json("config.json")
     answers: dict[tuple[str, str, str], dict[str, dict]] = {}
-    for row in folder.read_lines("rows.jsonl"):
+    for row in folder.read_lines("rows.jsonl", KEY):
         answers.setdefault((row["side"], row["kind"], row["prompt"]), {})[row["variant"]] = row
     return template("page.html").render(
         summary=summary,

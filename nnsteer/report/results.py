@@ -57,17 +57,21 @@ class Results:
         return {v["name"]: v["axes"] for v in self.study["variants"] if v["name"] not in aside}
 
 
+PLACE = ("variant", "set", "prompt")
+"""The columns that name an answer of a study."""
+
+
 def read(folder: Folder) -> Results:
     """What lies in a study's folder, finished or not. Raises UserError where there is no study."""
     if not folder.has("study.json"):
         raise UserError(f"{folder.path}: holds no study.json; give the folder of a study")
     values: dict[Cell, dict[str, float]] = {}
-    for row in folder.read_lines("rows.jsonl"):
+    for row in folder.read_lines("rows.jsonl", (*PLACE, "measure")):
         missing = row["value"] is None or math.isnan(row["value"])
         values.setdefault((row["variant"], row["set"], row["measure"]), {})[row["prompt"]] = math.nan if missing else row["value"]
     study = folder.read_json("study.json")
     scores, planes = ({name: folder.read_json(file) for name, file in study[kind].items()} for kind in ("scores", "planes"))
-    return Results(study, values, tuple(folder.read_lines("completions.jsonl")), scores, planes)
+    return Results(study, values, tuple(folder.read_lines("completions.jsonl", PLACE)), scores, planes)
 
 
 def summarise(results: Results) -> dict:

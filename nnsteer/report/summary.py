@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from nnsteer.folder import Folder
+from nnsteer.measure.answers import KEY
 from nnsteer.report.look import ends, number, plain_table
 from nnsteer.statistics import wilson
 from nnsteer.texts.bundled import bundled
@@ -22,7 +23,7 @@ MEASURED = {"baseline": "base", "unconditional": "+ refusal", "conditional": "+ 
 
 def summarise(folder: Folder) -> dict:
     """The content of summary.json."""
-    rows, condition = folder.read_lines("rows.jsonl"), folder.read_json("condition.json")
+    rows, condition = folder.read_lines("rows.jsonl", KEY), folder.read_json("condition.json")
     quality = condition["quality"]
     return {
         "variants": {variant: {side: cell(rows, variant, side) for side in SIDES} for variant in LABELS},

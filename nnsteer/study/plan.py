@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -184,10 +183,8 @@ def still(asked: Sequence[Keyed], rows: Sequence[dict]) -> tuple[list[Question],
 
 
 def kept(folder: Folder, name: str) -> list[dict]:
-    """The whole rows of a file and those that were set aside for an earlier version of the study. Unlike `Folder.read_lines` it
-    mends nothing: the run may be under way."""
-    files = [path for path in (folder / name, folder / (EARLIER + name)) if path.exists()]
-    return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()]
+    """The rows of a file and those that were set aside for an earlier version of the study."""
+    return folder.read_lines(name) + folder.read_lines(EARLIER + name)
 
 
 def in_chunks(todo: Sequence[Question], size: int) -> list[Sequence[Question]]:

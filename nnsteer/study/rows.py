@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from nnsteer.folder import Folder
+from nnsteer.folder import Folder, unique
 from nnsteer.measure.kinds import Measure
 from nnsteer.study.cells import Question, value_key
 
@@ -56,7 +56,7 @@ def sort_out(folder: Folder, name: str, wanted: Iterable[Place]) -> None:
     """Leaves in a file the lines that the study has, and keeps the others in another file."""
     places = dict.fromkeys(wanted)
     here, earlier = folder.read_lines(name), folder.read_lines(EARLIER + name)
-    there = {of_row(row): row for row in (*earlier, *here)}
+    there = {of_row(row): row for row in unique((*here, *earlier), Place._fields)}
     known = {row["key"]: row for row in there.values()}
     inside = [there[p] if p in there else known[p.key] | p._asdict() for p in places if p.key in known]
     if len(inside) == len(here) and all(of_row(row) in places for row in here):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
-from filelock import FileLock, Timeout
 
 from nnsteer.errors import UserError
-from nnsteer.folder import Folder
+from nnsteer.folder import Folder, hold
 from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
 from nnsteer.model.completion import Completion
 from nnsteer.model.runner import Runner
@@ -26,31 +24,25 @@ Work = Callable[[Runner, Sequence[Question]], list[dict]]
 def run(study: Study, runner: Runner, folder: Folder) -> None:
     """Completes completions.jsonl and rows.jsonl; values that could not be had are asked for again. Raises UserError while
     another process is at work."""
-    with locked(folder):
-        folder.write_json("study.json", described(study))
-        asked = list(questions(study, runner.model, runner.chat))
-        if study.generates:
-            sort_out(folder, ANSWERS, (one.place for one in of_answers(asked)))
-            answer(study, runner, folder, asked)
-        sort_out(folder, VALUES, (one.place for measure in study.measures for one in of_values(asked, measure)))
-        forget_failures(folder)
-        answers = {row["key"]: row for row in folder.read_lines(ANSWERS)}
-        for measure in study.measures:
-            take(measure, runner, folder, asked, answers)
-
-
-@contextmanager
-def locked(folder: Folder) -> Iterator[None]:
-    """Keeps a second process out of the folder; a killed one's lock goes with it."""
-    lock = FileLock(folder / ".lock")
+    lock = hold(folder.path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"--out {folder.path}: another process is at work on it; wait for it or give another folder") from None
-    try:
-        yield
+        complete(study, runner, folder)
     finally:
         lock.release()
+
+
+def complete(study: Study, runner: Runner, folder: Folder) -> None:
+    """The same, for the one process that is at work."""
+    folder.write_json("study.json", described(study))
+    asked = list(questions(study, runner.model, runner.chat))
+    if study.generates:
+        sort_out(folder, ANSWERS, (one.place for one in of_answers(asked)))
+        answer(study, runner, folder, asked)
+    sort_out(folder, VALUES, (one.place for measure in study.measures for one in of_values(asked, measure)))
+    forget_failures(folder)
+    answers = {row["key"]: row for row in folder.read_lines(ANSWERS)}
+    for measure in study.measures:
+        take(measure, runner, folder, asked, answers)
 
 
 def answer(study: Study, runner: Runner, folder: Folder, asked: Sequence[Question]) -> None:

@@ -33,7 +33,7 @@ class Requests:
 
 
 def load_requests(harmful: str, harmless: str, refusals: str, compliances: str, seed: int) -> Requests:
-    """Reads four SOURCEs (see `prompts.parse_source`)."""
+    """Reads four SOURCEs (see `texts.source`)."""
     return Requests(
         load_prompts(harmful, seed), load_prompts(harmless, seed), tuple(load_openers(refusals)), tuple(load_openers(compliances))
     )

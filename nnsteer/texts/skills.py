@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal
 
 from nnsteer.errors import UserError
 from nnsteer.texts import documents
-from nnsteer.texts.source import SPLITS, Prompt, Source, Splits, column_of, load_prompts, parse_source, read_rows
+from nnsteer.texts.source import SPLITS, Prompt, Source, Splits, column_of, load_prompts, parse_source, picked, read_rows
 
 Domain = Literal["skill", "retained"]
 DOMAINS: tuple[Domain, Domain] = ("skill", "retained")
 BUNDLED = {"nnsteer:code": documents.code, "nnsteer:prose": documents.prose}
-WHERE = ",where="  # ends a SOURCE: only rows with COLUMN=VALUE, or without it (COLUMN!=VALUE); a.b is column b inside a
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def load_documents(sources: Sequence[str], sizes: tuple[int, int, int], seed: in
         parts = [fitted, *divided([text for text in rest if text not in set(fitted)], sizes[1:])]
     elif first in BUNDLED:
         parts = [shuffled(BUNDLED[first](split), seed) for split in documents.PARTS[1:]]
-    elif WHERE in first or is_hub(first):
+    elif parse_source(first).where or parse_source(first).revision:
         parts = divided(texts(first, sum(sizes), seed), sizes)
     else:
         splits = load_prompts(first, seed)
@@ -59,11 +57,6 @@ def load_documents(sources: Sequence[str], sizes: tuple[int, int, int], seed: in
     return Splits(*(tuple(map(Prompt, part[:size])) for part, size in zip(parts, sizes, strict=True)))
 
 
-def is_hub(source: str) -> bool:
-    """Whether a SOURCE is a hub dataset; raises UserError where it is none at all."""
-    return parse_source(source).revision is not None
-
-
 def divided(texts: list[str], sizes: Sequence[int]) -> list[list[str]]:
     """The texts in as many parts, in proportion to their sizes."""
     cuts = [round(len(texts) * sum(sizes[:i]) / sum(sizes)) for i in range(len(sizes) + 1)]
@@ -71,16 +64,16 @@ def divided(texts: list[str], sizes: Sequence[int]) -> list[list[str]]:
 
 
 def texts(text: str, n: int, seed: int) -> list[str]:
-    """The first `n` different documents of a SOURCE, which may end with `,where=COLUMN=VALUE` or `,where=COLUMN!=VALUE`, in an
-    order drawn by the seed."""
-    plain, _, where = text.partition(WHERE)
-    source = parse_source(plain)
-    rows: Iterable[dict] = shuffled(read_rows(source), seed) if source.revision is None else streamed(source, seed)
-    if where:
-        rows = (row for row in rows if holds(row, where))
+    """The first `n` different documents of a SOURCE in an order drawn by the seed."""
+    source = parse_source(text)
+    if source.revision is None:
+        everything: Iterable[dict] = shuffled(read_rows(replace(source, where=None, first=None)), seed)
+    else:
+        everything = streamed(source, seed)
+    rows = picked(everything, source)
     column = source.column or "prompt"
     filled = (row for row in rows if not isinstance(row.get(column), str) or row[column].strip())
-    taken = list(islice(filled, n))
+    taken = list(islice(filled, n if source.first is None else min(n, source.first)))
     if not taken:
         raise UserError(f"data {text}: holds no document; check the column, the split and the condition")
     column_of(source, taken, "prompt")
@@ -97,20 +90,6 @@ def streamed(source: Source, seed: int) -> Iterator[dict]:
     except Exception as error:  # datasets raises whatever its readers and its network client raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"data {source.place}: {reason}; check the name, revision, split and network") from error
-
-
-def holds(row: dict, where: str) -> bool:
-    """Whether `COLUMN=VALUE` or `COLUMN!=VALUE` is true of a row."""
-    parts = re.fullmatch(r"([\w.]+?)(!?)=(.*)", where)
-    if parts is None:
-        raise UserError(f"{WHERE}{where}: can't read it; give COLUMN=VALUE or COLUMN!=VALUE, such as meta.set=Github")
-    column, different, value = parts.groups()
-    found: object = row
-    for name in column.split("."):
-        if not isinstance(found, dict) or name not in found:
-            raise UserError(f"{WHERE}{where}: no column {column} (columns: {', '.join(map(str, row))})")
-        found = found[name]
-    return (str(found) == value) != bool(different)
 
 
 def shuffled(rows: list, seed: int) -> list:

@@ -1,11 +1,24 @@
-"""Prompts from the bundled data, from a user's file or from the hub, split for fitting, tuning and testing."""
+"""Prompts from the bundled data, from a user's file or from the hub, split for fitting, tuning and testing.
+
+The grammar of a SOURCE, wherever one is given; options may come in any order, and a value may hold commas:
+
+    SOURCE  = PLACE [,column=NAME] [,split=NAME] [,where=COLUMN=VALUE | ,where=COLUMN!=VALUE]
+              [,as=fit | ,as=tune | ,as=test] [,first=N]
+    PLACE   = a .jsonl, .json, .csv, .parquet or .txt file (a text a line) | nnsteer:NAME, a bundled file
+              | ORG/NAME@REVISION, a hub dataset
+
+`column` holds the text. `split` is the dataset's own. `where` takes the rows alone in whose column the value stands, or another
+one; in COLUMN, `a.b` is b inside a; rows without the column are left out. `as` puts all rows into a split of ours. `first` takes
+only so many. Where prompts are asked for, several SOURCEs joined by ` + ` count as one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -16,11 +29,19 @@ from nnsteer.texts.bundled import data_path
 
 SPLITS = ("fit", "tune", "test")
 SHARES = (0.5, 0.2, 0.3)  # of rows that bring no split of their own
-FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 BUNDLED = "nnsteer:"  # before the name of a file in data/
 T = TypeVar("T")
 JOIN = " + "  # between SOURCEs that count as one
-OPTIONS = ("column", "split", "where", "as", "first")
+OPTIONS = {
+    "column": r"(.+)",
+    "split": r"(.+)",
+    "where": r"(.+?)(!?)=(.*)",
+    "as": rf"({'|'.join(SPLITS)})",
+    "first": r"(\d+)",
+}  # and what may stand behind them
+KNOWN = ",column=NAME ,split=NAME ,where=COLUMN=VALUE ,where=COLUMN!=VALUE ,as=fit|tune|test ,first=N"
+LOOKED_AT = 1000  # rows after which a column that none had is not there
 GRAMMAR = "give PATH or ORG/NAME@REVISION, then ,column=NAME and ,split=NAME where needed"
 ACCESS = "ask for access on its page, https://huggingface.co/datasets/{name}, then log in with `hf auth login`"
 
@@ -48,6 +69,16 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Where:
+    """A condition on rows."""
+
+    column: str
+    value: str
+    equal: bool
+    """Whether the value is to stand in the column, or another one."""
+
+
+@dataclass(frozen=True)
 class Source:
     """A parsed SOURCE: a file or a hub dataset, the column that holds the text, and the dataset's own split."""
 
@@ -55,8 +86,8 @@ class Source:
     revision: str | None
     column: str | None
     split: str | None
-    where: tuple[str, str] | None = None
-    """Only rows in which this column has this value."""
+    where: Where | None = None
+    """Only rows of which this is true."""
     placed: str | None = None
     """The split that all rows go to."""
     first: int | None = None
@@ -64,26 +95,28 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """`PATH`, `nnsteer:NAME` for a bundled file, or `ORG/NAME@REVISION`, each with `[,column=NAME][,split=NAME]`; and with
-    `[,where=COLUMN=VALUE][,first=N]` to take some rows alone, `[,as=fit|tune|test]` to put them all into a split."""
-    place, *options = text.split(",")
-    named = dict(option.split("=", 1) for option in options if "=" in option)
-    column, equals, value = named.get("where", "").partition("=")
-    where = (column, value) if column and equals else None
-    sound = set(named) <= set(OPTIONS) and named.get("as", "test") in SPLITS and named.get("first", "1").isdecimal()
-    if len(named) != len(options) or not sound or ("where" in named and where is None):
-        raise UserError(f"data {text}: can't read its options; {GRAMMAR}")
-    first = int(named["first"]) if "first" in named else None
-    source = Source(place, None, named.get("column"), named.get("split"), where, named.get("as"), first)
+    """A SOURCE by the grammar above. Raises UserError saying what can't be read, and what could."""
+    place, comma, rest = text.partition(",")
+    given: dict[str, tuple[str, ...]] = {}
+    for option in re.split(r",(?=\w+=)", rest) if comma else ():
+        name, equals, value = option.partition("=")
+        found = re.fullmatch(OPTIONS[name], value, re.DOTALL) if equals and name in OPTIONS else None
+        if found is None or name in given:
+            raise UserError(f"data {text}: can't read its options at {option!r}; give each once: {KNOWN}")
+        given[name] = found.groups()
+    one = {name: values[0] for name, values in given.items()}
+    where = Where(one["where"], given["where"][2], not given["where"][1]) if "where" in given else None
+    first = int(one["first"]) if "first" in one else None
+    source = Source(place, None, one.get("column"), one.get("split"), where, one.get("as"), first)
     if place.startswith(BUNDLED):
         place = str(data_path(place.removeprefix(BUNDLED)))
     if Path(place).suffix in FORMATS:
         if not Path(place).expanduser().is_file():
             raise UserError(f"data {place}: no such file; {GRAMMAR}")
-        return replace(source, place=place)
+        return replace(source, place=place, column=source.column or ("text" if Path(place).suffix == ".txt" else None))
     name, at, revision = place.partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"data {place}: neither a .jsonl, .json, .csv or .parquet file nor a hub dataset; {GRAMMAR}")
+        raise UserError(f"data {place}: neither a .jsonl, .json, .csv, .parquet or .txt file nor a hub dataset; {GRAMMAR}")
     if not at or not revision:
         raise UserError(f"data {place}: a hub dataset needs a pinned revision, so that the run can be repeated; {GRAMMAR}")
     return replace(source, place=name, revision=revision)
@@ -96,11 +129,32 @@ def read_rows(source: Source) -> list[dict]:
     if source.split is not None and source.revision is None:
         rows = [row | {"split": None} for row in rows if row.get("split") == source.split]
     if source.where is not None:
-        name, value = source.where
-        rows = [row for row in rows if str(row.get(name)) == value]
+        rows = list(picked(rows, source))
     if source.placed is not None:
         rows = [row | {"split": source.placed} for row in rows]
     return [{name: single(value) for name, value in row.items()} for row in rows[: source.first]]
+
+
+def picked(rows: Iterable[dict], source: Source) -> Iterator[dict]:
+    """The rows of which the SOURCE's condition is true. Raises UserError listing the columns where no row has its column."""
+    known, row, where = False, None, source.where
+    for number, row in enumerate(rows):
+        values = [] if where is None else found(row, where.column)
+        known |= bool(values) or where is None
+        if not known and number == LOOKED_AT:
+            break
+        if where is None or any((str(value) == where.value) == where.equal for value in values):
+            yield row
+    if where is not None and row is not None and not known:
+        raise UserError(f"data {source.place}: no column {where.column} (columns: {', '.join(map(str, row))}); mend its where=")
+
+
+def found(row: dict, column: str) -> list[Any]:
+    """The value in a column, or nothing; in `a.b`, of b inside a."""
+    if column in row:
+        return [row[column]]
+    outer, dot, inner = column.partition(".")
+    return found(row[outer], inner) if dot and isinstance(row.get(outer), dict) else []
 
 
 def single(value: Any) -> Any:
@@ -113,7 +167,9 @@ def all_rows(source: Source) -> list[dict]:
     path = Path(source.place).expanduser()
     if source.revision is None and path.suffix == ".jsonl":
         return read_jsonl(path)
-    if source.revision is None and path.suffix == ".json" and path.read_text(encoding="utf-8").lstrip().startswith("{"):
+    if source.revision is None and path.suffix == ".txt":
+        return [{"text": line} for line in utf8(path).split("\n") if line.strip()]
+    if source.revision is None and path.suffix == ".json" and utf8(path).lstrip().startswith("{"):
         return read_object(path, source)
     from datasets import load_dataset  # slow to import, and most runs don't need it
     from datasets.utils.logging import disable_progress_bar
@@ -134,7 +190,7 @@ def read_object(path: Path, source: Source) -> list[dict]:
     """A .json file that is one object, as CAST's data are published: lists of rows by split (`train`, `test`), of which the test
     rows stay in the test split; or lists of texts by column."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(utf8(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON ({error.msg}, line {error.lineno}); mend it") from error
     if source.column in held and all(isinstance(text, str) for text in held[source.column]):
@@ -146,10 +202,18 @@ def read_object(path: Path, source: Source) -> list[dict]:
     return [row | {"split": name} for name, part in held.items() for row in part]
 
 
+def utf8(path: Path) -> str:
+    """What stands in a file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
+
+
 def read_jsonl(path: Path) -> list[dict]:
     """One JSON object per line; blank lines are skipped."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -96,10 +96,10 @@ def main(config: Config) -> None:
     candidates = config.layer if isinstance(config.layer, tuple) else tuple(range(layers))
     check_layers(candidates, layers)
     settings = kept.settings_of(config)
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "affine")
     runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     facts = {"model": asdict(runner.model), "data": requests.fingerprints() | {"contrast": contrast.fingerprint()}}
-    folder = open_folder(config.out, settings, facts)
+    folder = open_folder(config.out, settings, facts, "affine")
     sampling = Sampling(config.samples, config.temperature, config.max_new_tokens, config.seed)
     tune = [(side, prompt) for side in SIDES for prompt in requests.side(side, "tune", config.tune_prompts)]
     test = [(side, prompt) for side in SIDES for prompt in requests.side(side, "test", config.test_prompts)]

@@ -59,7 +59,7 @@ def best_candidate(
     tokens = refusal_tokens(runner.chat, requests)
     candidates = read_candidates(folder, runner, texts)
     sides = [[p.text for p in requests.side(side, "tune", prompts)] for side in ("harmful", "harmless")]
-    trials = {(t.position, t.layer): t for t in (Trial(**line) for line in folder.read_lines(ROWS))}
+    trials = {(t.position, t.layer): t for t in (Trial(**line) for line in folder.read_lines(ROWS, ("position", "layer")))}
     with bar("selecting", len(candidates)) as watch:
         watch(len(trials))
         plain = None

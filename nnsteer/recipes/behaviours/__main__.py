@@ -97,11 +97,11 @@ def main(config: Config) -> None:
     layers = tuple(sorted({*(config.layers or spaced(depth)), *also}))
     check_layers(layers, depth)
     settings = kept.settings_of(config)
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "behaviours")
     texts = general_texts(config)
     runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     data = {b.name: fingerprint([b.fit, b.tune, b.test]) for b in behaviours} | {"text": fingerprint(texts)}
-    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data})
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": data}, "behaviours")
     span, limit = SPANS[config.span], config.max_faulty
 
     # 1. A direction for each behaviour: the mean difference, on the letter, of both answers to the same questions.
@@ -143,7 +143,7 @@ def main(config: Config) -> None:
         save_programs(folder / "programs.safetensors", variants | draws)
         asked = [Asked(v, b.name, item, program) for v, program in variants.items() for b in behaviours for item in b.test]
         for (name, programs), b in zip(controls.items(), [b for b in behaviours for _ in SIGNS], strict=True):
-            asked += [Asked(name, b.name, item, program) for item, program in zip(b.test, cycle(programs), strict=False)]
+            asked += [Asked(name, b.name, item, one, True) for item, one in zip(b.test, cycle(programs), strict=False)]
         ask(folder, "rows.jsonl", runner, asked)
 
     # 5. The alignment tax: what each way to steer takes of the model's predictions of general text.
@@ -188,6 +188,9 @@ def check_behaviours(config: Config, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"--behaviours: {', '.join(twice)} is given twice; name them apart with NAME=SOURCE")
+    own = {"mean", "sum", "weighted mean", "weighted sum", "simultaneous", *(f"random {name}" for name in names)}
+    if taken := sorted(own & set(names)):
+        raise UserError(f"--behaviours: {', '.join(taken)} is the name of a way to steer; give another with NAME=SOURCE")
     if config.simultaneous_layers and len(config.simultaneous_layers) != len(names):
         given = len(config.simultaneous_layers)
         raise UserError(f"--simultaneous-layers: {given} for {len(names)} behaviours; give one for each")

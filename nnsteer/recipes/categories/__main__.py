@@ -94,10 +94,10 @@ def main(config: Config) -> None:
     check_layers([*condition_layers, *chain(*removal_bands)], layers)
     condition_sites = block_outs(sorted(condition_layers))
     settings = kept.settings_of(config)
-    check_folder(config.out, settings)
+    check_folder(config.out, settings, "categories")
     runner = kept.open_runner(files, kept.where_of(config, config.batch_size), config.out)
     facts = requests.fingerprints() | {name: splits.fingerprint() for name, splits in everything.items()}
-    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": facts})
+    folder = open_folder(config.out, settings, {"model": asdict(runner.model), "data": facts}, "categories")
     judge = Judge(refusal.measure(config, requests), config.max_drift)
 
     # 1. The refusal directions, and the dose that adds them: the refusal recipe's.
