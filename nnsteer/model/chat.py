@@ -60,6 +60,8 @@ class Chat:
 
     def prompts_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """The same of many prompts, each distinct one looked at once."""
+        if not prompts:  # which a template refuses
+            return []
         distinct, specials = list(dict.fromkeys(prompts)), special_strings(self.tokenizer)
         texts = [neutralise(prompt, specials) for prompt in distinct]
         if self.templated:

@@ -1,0 +1,160 @@
+"""What the Python interface of models and texts takes, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nnsteer import (
+    PROMPT,
+    RESPONSE,
+    Last,
+    Runner,
+    Site,
+    UserError,
+    add,
+    explain,
+    find_model,
+    fit,
+    of_prompts,
+    of_responses,
+)
+from nnsteer.model import fit_there
+from nnsteer.program.program import Program
+from nnsteer.texts.bundled import bundled, organism
+
+from conftest import HARMFUL, HARMLESS
+
+BAD = [
+    ("a text alone", "I am happy", "expected texts; give a list"),
+    ("a number", 3, "expected texts; give a list"),
+    ("a list with none", ["a", None], r"\[1\]: got a NoneType"),
+    ("chat turns", [[{"role": "user"}]], r"\[0\]: got a list"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_what_is_no_list_of_texts_is_refused_in_one_line(runner, given, says):
+    calls = (
+        lambda: of_prompts(given, HARMLESS),
+        lambda: of_prompts(HARMFUL, given),
+        lambda: of_responses(given, ["no"], ["yes"]),
+        lambda: of_responses(HARMFUL, given, ["yes"]),
+        lambda: runner.generate(given),
+        lambda: runner.logits(given),
+        lambda: runner.scores(given, []),
+        lambda: explain(runner, Program(), given),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match=says) as refusal:
+            call()
+        assert "\n" not in str(refusal.value)
+
+
+def test_tuples_and_generators_of_texts_are_taken(runner):
+    assert of_prompts(tuple(HARMFUL), (text for text in HARMLESS)) == of_prompts(HARMFUL, HARMLESS)
+    assert runner.generate(tuple(HARMLESS), max_new_tokens=2) == runner.generate(HARMLESS, max_new_tokens=2)
+
+
+def test_no_prompts_have_no_answers_and_no_contrast(runner):
+    assert runner.generate([]) == []
+    with pytest.raises(UserError, match="positive side of a contrast set is empty"):
+        of_prompts([], [])
+    with pytest.raises(UserError, match="negative: no openers"):
+        of_responses(HARMLESS, ["no"], [])
+
+
+def test_answers_know_what_was_asked(runner):
+    answers = runner.generate([*HARMFUL, *HARMLESS], max_new_tokens=2)
+    assert [answer.prompt for answer in answers] == [*HARMFUL, *HARMLESS]
+
+
+def test_a_layers_number_stands_for_what_leaves_its_block(runner):
+    contrast = of_prompts(HARMFUL, HARMLESS)
+    by_site = runner.record(contrast, [Site(1), Site(2)]).positive
+    by_number = runner.record(contrast, [2, 1]).positive
+    assert list(by_site) == list(by_number)
+    assert all(torch.equal(by_site[site], by_number[site]) for site in by_site)
+    assert list(runner.record(contrast, 1).positive) == [Site(1)]
+
+
+@pytest.mark.parametrize("sites", [[], [9], [-1], ["1"], [Site(4)]])
+def test_sites_that_the_model_does_not_have_are_refused_before_any_pass(runner, sites, monkeypatch):
+    monkeypatch.setattr("nnsteer.model.traces.read_means", lambda *_: pytest.fail("the model was run"))
+    for call in (runner.record, runner.moments, runner.fit):
+        with pytest.raises(UserError):
+            call(of_prompts(HARMFUL, HARMLESS), sites)
+
+
+def test_a_fit_reads_responses_where_there_are_any_and_every_block_unless_told(runner):
+    answered = of_responses(HARMLESS, ["no, never"], ["yes, sure"])
+    directions = runner.fit(answered)
+    assert directions == fit.mean_difference(runner.record(answered, range(4), RESPONSE))
+    assert runner.fit(of_prompts(HARMFUL, HARMLESS))[0].span == PROMPT
+    assert runner.fit(answered, [1], "last", "lda")[1].span == Last()
+    for wrong in ({"over": "middle"}, {"method": "magic"}):
+        with pytest.raises(UserError, match="expected one of"):
+            runner.fit(answered, **wrong)
+
+
+def test_a_fit_is_the_one_that_reduces_next_to_the_model(runner):
+    contrast, simulated = of_prompts(HARMFUL, HARMLESS), runner.simulated()
+    there = fit_there.directions(simulated, contrast, [Site(1)], PROMPT, "mean_difference")
+    torch.testing.assert_close(simulated.fit(contrast, 1)[1].vector, there[Site(1)].vector, atol=0, rtol=0)
+
+
+def test_a_condition_is_the_best_cut_over_all_its_directions(runner):
+    directions = runner.fit(of_prompts(HARMFUL, HARMLESS))
+    condition = runner.condition(directions, HARMFUL, HARMLESS)
+    scores = runner.scores([*HARMFUL, *HARMLESS], [condition])[0].tolist()
+    assert [condition.holds(score) for score in scores] == [True] * 3 + [False] * 3
+    single = runner.condition(directions[2], HARMFUL, HARMLESS, score="projection")
+    assert single.site == Site(2) and single.score == "projection"
+    with pytest.raises(UserError, match="negative: no prompts"):
+        runner.condition(directions, HARMFUL, [])
+
+
+def test_a_model_is_opened_by_its_name_its_folder_or_its_files(folder):
+    ids = {Runner.open(given).model.weights for given in (folder, str(folder), find_model(str(folder)))}
+    assert len(ids) == 1
+    with pytest.raises(UserError, match="no-such-folder"):
+        Runner.open("./no-such-folder")
+
+
+def test_the_quickstart_steers_the_bundled_model():
+    rows = {side: bundled(f"{side}.jsonl") for side in ("harmful", "harmless")}
+    fitted = {s: [row["prompt"] for row in own if row["split"] == "fit"][:40] for s, own in rows.items()}
+    tuned = {s: [row["prompt"] for row in own if row["split"] == "tune"][:20] for s, own in rows.items()}
+    refusals = [row["opener"] for row in bundled("refusals.jsonl")]
+    compliances = [row["opener"] for row in bundled("compliances.jsonl")]
+
+    runner = Runner.open("nnsteer:organism")
+    refusal = runner.fit(of_responses(fitted["harmless"], refusals, compliances))
+    concept = runner.fit(of_prompts(fitted["harmful"], fitted["harmless"]))
+    harm = runner.condition(concept, tuned["harmful"], tuned["harmless"])
+    program = add(refusal.at(1, 2), strength=1.0).when(harm)
+    answers = runner.generate([*tuned["harmful"], *tuned["harmless"]], program, max_new_tokens=8)
+    fired = [answer.fired == (True,) for answer in answers]
+    assert sum(fired[:20]) >= 15 and sum(fired[20:]) <= 5
+    plain = runner.generate([answer.prompt for answer in answers], max_new_tokens=8)
+    same = [a.ids == b.ids for a, b in zip(answers, plain, strict=True)]
+    assert all(same[i] for i, f in enumerate(fired) if not f) and not all(same)
+    assert organism().is_dir()
+
+
+def test_an_explanation_says_why_nothing_changes(runner, directions):
+    assert "the program has no steps" in str(explain(runner, Program(), HARMLESS))
+    never = runner.condition(directions[1], HARMFUL, HARMLESS)
+    gated = add(directions[1], 2.0).when(never)
+    assert "no condition holds" in str(explain(runner, gated, HARMLESS[:1]))
+    shown = explain(runner, add(directions[1], 2.0), ["<b>bold</b>"])
+    assert "&lt;b&gt;bold" in shown._repr_html_() and "<b>" not in shown._repr_html_()
+
+
+def test_anyio_can_be_imported_after_nnsteer_and_the_version_is_there():
+    code = "import nnsteer; nnsteer.Runner; import anyio, anyio.streams.tls; print(nnsteer.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()[0].isdigit()
