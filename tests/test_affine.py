@@ -134,9 +134,9 @@ def test_the_layer_is_the_one_with_the_best_score_on_tune_prompts(done, config):
 def test_the_page_stands_alone_and_holds_the_answers(done):
     page = (done / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(METHODS) + 2
-    assert not re.search(r"""src=["']?(https?:|//|[\w./]+\.(png|css|js))""", page)
-    assert page.count('<details data-side="') == 4
-    assert "0 to 1</b>" in page  # ablation's one answer for all alphas
+    assert not re.search(r"""src=["']?(https?:|//|[\w./]+\.(png|css|js)\b)""", page)
+    assert page.count("<tr data-kind") == 4
+    assert "<small>alpha 0 to 1</small>" in page  # ablation's one answer for all alphas
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ def test_saved_programs_repeat_the_rows_and_are_those_that_were_chosen(done, con
 
 def test_the_page_stands_alone_and_holds_every_item(done):
     page = (done / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 10 and page.count("<details data-behaviour") == 4 + 5 + 5
+    assert page.count("data:image/png;base64,") == 10 and page.count("<tr data-kind") == 4 + 5 + 5
     assert "not measured here" in page and 'src="http' not in page
 
 

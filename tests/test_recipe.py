@@ -55,7 +55,7 @@ def test_the_folder_holds_everything(done):
     tensors = ["behaviour_first_3", "behaviour_all", "behaviour_last", "condition", "programs"]
     pictures = ["refusal", "kinds", "condition", "dose"]
     tables = ["config.json", "condition.json", "dose.json", "seconds.json", "summary.json", "dose_rows.jsonl", "rows.jsonl"]
-    pages = ["report.html", *(f"figures/{p}.png" for p in pictures)]
+    pages = ["report.html", *(f"figures/{p}.{kind}" for p in pictures for kind in ("png", "pdf"))]
     assert names == {*tables, *pages, *(f"{t}.safetensors" for t in tensors)}
     config = json.loads((done / "config.json").read_text())
     assert config["settings"]["seed"] == 0 and config["versions"]["torch"] and config["model"]["weights"]
@@ -131,8 +131,8 @@ def test_saved_programs_repeat_the_rows(done, config):
 def test_the_page_stands_alone_and_holds_every_answer(done):
     page = (done / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert not re.search(r"""(src|href)=["']?(https?:|//|[\w./]+\.(png|css|js))""", page)
-    assert page.count("<details") == 12
+    assert not re.search(r"""(src|href)=["']?(https?:|//|[\w./]+\.(png|css|js)\b)""", page)
+    assert page.count("<tr data-kind") == 12 and page.count("the condition is wrong") > 0
     assert "Qwen1.5-1.8B" in page and "not measured here" in page
 
 

@@ -186,7 +186,7 @@ def test_the_saved_program_is_what_the_chosen_row_was_measured_with(done, config
 def test_the_page_stands_alone_and_marks_the_papers_figures(done):
     page = (done / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5 and "not measured here" in page
-    assert not re.search(r"""(src|href)=["']?(https?:|//|[\w./]+\.(png|css|js))""", page)
+    assert not re.search(r"""(src|href)=["']?(https?:|//|[\w./]+\.(png|css|js)\b)""", page)
 
 
 def test_a_killed_run_goes_on_and_measures_nothing_twice(done, config, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnsteer import report
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.report.compare import compare
@@ -171,11 +172,36 @@ def test_the_page_stands_alone_and_escapes_what_models_write(done):
     page = (done / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 12 and "default-src 'none'" in page
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", page)
-    for link in re.findall(r'href="([^"]+)"', page):
+    for link in re.findall(r'href="([^"#]+)"', page):
         assert (done / link).exists()
-    assert page.count("<details data-set") == 80 and "<i>turn</i>" not in page and "<b>numbered</b>" not in page
+    assert page.count("<tr data-kind") == 80 and "<i>turn</i>" not in page and "<b>numbered</b>" not in page
     assert "python -m nnsteer.study &#39;layers and strengths.toml&#39; --out runs/layers" in page
-    assert page.count("the baseline&#39;s, word for word") + page.count("the baseline's, word for word") > 500
+    assert page.count("as baseline, word for word") > 500
+
+
+def test_an_answer_that_is_a_script_is_shown_and_not_run(done, tmp_path):
+    """Nor is one that tries to end the page's own script, or to open a tag in a prompt or a variant's name."""
+    evil = "</p></td></table></script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
+    folder = Folder(tmp_path)
+    shutil.copytree(done.path, tmp_path, dirs_exist_ok=True)
+    rows = done.read_lines("completions.jsonl")
+    folder.write_lines("completions.jsonl", [row | {"completion": evil, "kind": "<script>"} for row in rows])
+    write(folder)
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;script&gt;document.title" in page and "harmful: &lt;script&gt;" in page
+    assert page.count("<script>") == page.count("</script>") == 1 and "<img src=x" not in page
+    if CHROMIUM:
+        shown, said = opened(tmp_path / "report.html", "", tmp_path / "profile")
+        assert said == [] and "<title>Study: " in shown and "80 of 80 prompts" in shown
+
+
+def test_the_page_opens_with_what_was_found_and_breaks_no_interval(done):
+    page = (done / "report.html").read_text()
+    lead = re.sub(r"<[^>]+>", "", re.search(r'<p class="lead">(.*?)</p>', page, re.S)[1])
+    assert lead.startswith(f"Of 9 ways to steer, {GOOD} raised refusal on harmful from 35.0 % to 80.0 %")
+    cells = re.findall(r"<td>([^\n]*?)</td>", page)
+    intervals = [cell for cell in cells if re.search(r"\[-?[\d.]+, ", cell)]
+    assert len(intervals) > 50 and all('<span class="whole">[' in cell for cell in intervals)
 
 
 def test_the_page_of_ten_thousand_answers_stays_small(tmp_path):
@@ -202,7 +228,7 @@ def test_a_study_without_a_grid_or_answers_has_a_page_too(done, tmp_path):
     summary = write(folder)
     assert summary["recommended"] is None and summary["conditions"] == {}
     page = (tmp_path / "report.html").read_text()
-    assert "Not finished:</b> 760 of 3040 values" in page and "Every answer" not in page
+    assert "Not finished: 760 of 3040 values" in page and "Every answer" not in page
     assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {
         f"variants-{m}-{s}" for m in ("refusal", "kl") for s in SIDES
     }
@@ -211,6 +237,18 @@ def test_a_study_without_a_grid_or_answers_has_a_page_too(done, tmp_path):
 def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"holds no study\.json; give the folder of a study"):
         write(Folder(tmp_path))
+
+
+def test_the_page_is_that_of_the_recipe_that_the_folder_names(tmp_path):
+    """A folder of before recipes were named is told by what lies in it."""
+    folder = Folder(tmp_path)
+    folder.write_json("layer.json", {})
+    assert report.recipe_of(folder) == "affine"
+    folder.write_json("config.json", {"recipe": "skills"})
+    assert report.recipe_of(folder) == "skills"
+    folder.write_json("config.json", {"recipe": "elsewhere"})
+    with pytest.raises(UserError, match="no study and no finished run of refusal"):
+        report.recipe_of(folder)
 
 
 def test_layers_stand_in_the_order_of_their_numbers():
@@ -233,14 +271,15 @@ def opened(page, view, tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_filters_the_answers_without_an_error_or_a_request(done, tmp_path):
     """The page's own policy forbids every request; a violation would be said on the console, as the last page shows."""
-    view = "text=request+3&set=harmful&variant=" + GOOD.replace(" ", "+").replace("=", "%3D")
+    view = "text=request+3&kind=harmful&variant=" + GOOD.replace(" ", "+").replace("=", "%3D")
     page, said = opened(done / "report.html", view, tmp_path / "profile")
-    shown = [d for d in re.findall(r"<details data-set=.*?</details>", page, re.S) if " hidden" not in d.split(">")[0]]
+    shown = [d for d in re.findall(r"<tr data-kind=.*?</tr>", page, re.S) if " hidden" not in d.split(">")[0]]
     assert said == [] and "11 of 80 prompts" in page
     assert len(shown) == 11 and all("harmful request 3" in d for d in shown)
+    heads = re.findall(r"<th([^>]*)>([^<]*)</th>", re.search(r'<table id="answers">.*?</thead>', page, re.S)[0])
+    assert [name for hidden, name in heads if "hidden" not in hidden] == ["prompt", "baseline", GOOD]
     for row in shown:
-        answers = re.findall(r"<div data-v=[^>]*>\s*<b>[^<]*", row)
-        assert [a.split("<b>")[1] for a in answers if "hidden" not in a] == ["baseline", GOOD]
+        assert len([cell for cell in re.findall(r"<td[^>]*>", row) if "hidden" not in cell]) == 3
     leaky = tmp_path / "leaky.html"
     leaky.write_text((done / "report.html").read_text().replace("<h1>", '<img src="https://example.com/a.png"><h1>'))
     assert any("Content Security Policy" in line for line in opened(leaky, "", tmp_path / "profile")[1])
@@ -270,7 +309,7 @@ def test_two_studies_are_compared_prompt_by_prompt(done, tmp_path, capsys):
     assert changed[0]["difference"]["n"] == 30 and changed[0]["b"]["value"] == 0 and changed[0]["difference"]["value"] < -0.5
     assert "settings: seed" in capsys.readouterr().out
     page = (tmp_path / "compare.html").read_text()
-    assert page.count("<tr") == 2 + 2 + sum(not c["same"] for c in found["cells"]) and 'class="sure"' in page
+    assert page.count("<tr") == 2 + 2 + sum(not c["same"] for c in found["cells"]) and page.count('<tr class="marked"') == 1
     with pytest.raises(UserError, match="have no variant, set and measure in common"):
         other.write_lines("rows.jsonl", [])
         compare(done, other)

@@ -13,7 +13,6 @@ from typing import Annotated
 
 import tyro
 
-from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 
 
@@ -28,23 +27,8 @@ class Config:
 def main(config: Config) -> None:
     """Finds out what sort of run it is, and writes its page."""
     from nnsteer import report
-    from nnsteer.report import affine, behaviours, categories, skills, study
 
     folder = Folder(config.run.expanduser())
-    if folder.has("study.json"):
-        study.write(folder)
-    elif folder.has("dose.json") and folder.has("summary.json"):
-        report.write(folder)
-    elif folder.has("categories.json") and folder.has("summary.json"):
-        categories.write(folder)
-    elif folder.has("choice.json") and folder.has("summary.json"):
-        skills.write(folder)
-    elif folder.has("chosen.json") and folder.has("summary.json"):
-        behaviours.write(folder)
-    elif folder.has("layer.json") and folder.has("summary.json"):
-        affine.write(folder)
-    else:
-        raise UserError(
-            f"{config.run}: no study and no finished run of refusal, categories, affine, skills or behaviours in it; "
-            "give the folder of one, or finish it"
-        )
+    if not folder.has("study.json") and not folder.has("summary.json"):
+        raise report.missing(folder)
+    report.write(folder)

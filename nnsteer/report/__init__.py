@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
+from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.report.figures import draw
-from nnsteer.report.look import show
-from nnsteer.report.page import page
-from nnsteer.report.summary import summarise, tables
+
+RECIPES = {name: f"nnsteer.report.{name}" for name in ("refusal", "categories", "affine", "skills", "behaviours", "study")}
+"""The module that writes each recipe's page."""
+OLDER = {
+    "study.json": "study",
+    "dose.json": "refusal",
+    "categories.json": "categories",
+    "choice.json": "skills",
+    "chosen.json": "behaviours",
+    "layer.json": "affine",
+}
+"""The file that tells a folder's recipe where config.json doesn't say it."""
 
 
 def write(folder: Folder) -> dict:
     """Writes summary.json, the figures and report.html from what lies in the folder, prints the tables, and returns the
-    summary."""
-    summary = summarise(folder)
-    folder.write_json("summary.json", summary)
-    draw(folder, summary)
-    folder.write_text("report.html", page(folder, summary))
-    for heading, table in tables(summary).items():
-        show(heading, table)
-    print(f"{folder / 'report.html'}  the page with figures and every answer")
-    return summary
+    summary. Raises UserError where it holds no run of a recipe or study."""
+    return import_module(RECIPES[recipe_of(folder)]).write(folder)
+
+
+def recipe_of(folder: Folder) -> str:
+    """The recipe whose run lies in a folder."""
+    named = folder.read_json("config.json").get("recipe") if folder.has("config.json") else None
+    found = named or next((recipe for file, recipe in OLDER.items() if folder.has(file)), None)
+    if found not in RECIPES:
+        raise missing(folder)
+    return found
+
+
+def missing(folder: Folder) -> UserError:
+    """What is said of a folder that holds nothing to report."""
+    return UserError(
+        f"{folder.path}: no study and no finished run of refusal, categories, affine, skills or behaviours in it; "
+        "give the folder of one, or finish it"
+    )

@@ -1,20 +1,19 @@
-"""What an ACE run found: its rows to curves and standardisation scores, a table in the terminal, and one self-contained page.
-All is rebuilt from the run folder."""
+"""What an ACE run found: its rows to curves and standardisation scores, tables, figures and a page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 
 import numpy as np
-from rich.table import Table
 
 from nnsteer.folder import Folder
 from nnsteer.measure.sampled import KEY, Row
 from nnsteer.measure.standardisation import curve, standardisation
-from nnsteer.report.affine_figures import pictures
-from nnsteer.report.look import encoded, ends, number, plain_table, repeated, show, template
-from nnsteer.report.pictures import Picture, draw
+from nnsteer.report.affine_figures import BANDS, candidates, curves, layers, scores
+from nnsteer.report.look import NONE, interval, number
+from nnsteer.report.section import Answer, Answers, Asked, Page, Picture, Section, Table, file_name, publish
 from nnsteer.statistics import estimate
 from nnsteer.texts.refusal import SIDES
 
@@ -31,6 +30,12 @@ LABELS = {
     "random": "random direction, ACE",
     UNSTEERED: UNSTEERED,
 }
+RAW = ("summary.json", "config.json", "layer.json", "rows.jsonl", "layer_rows.jsonl")
+CURVES = (
+    "refusal of harmful and of harmless test prompts against alpha: the mean over prompts, and as a band {band}. "
+    "Dashed: the other "
+    "side's mean. Dotted: broken answers. Diamonds: the ideal."
+)
 Rows = Mapping[str, Mapping[float, Sequence[Row]]]
 """By method and alpha."""
 
@@ -40,12 +45,19 @@ def write(folder: Folder) -> dict:
     rows = read(folder)
     summary = summarise(folder, rows)
     folder.write_json("summary.json", summary)
-    layer = folder.read_json("layer.json")
-    names = {method: label(method) for method in rows}
-    drawn = draw(folder, pictures(summary, layer, names))
-    folder.write_text("report.html", page(folder, summary, rows, drawn))
-    show(f"Refused on the test split, %, harmful / harmless, at {layer['chosen']}", table(summary))
-    print(f"{folder / 'report.html'}  the page with figures and answers")
+    about = (
+        "Method: ACE, Refusal in LLMs is an Affine Function, beside the ways to steer that it is compared with. The "
+        "direction, the "
+        "mean on the positive side of the contrast texts minus that on the negative, was read at " + summary["chosen"] + ".",
+    )
+    best = next(method for method in ranked(summary) if not method.startswith("random"))
+    lead = (
+        f"Of {len(summary['methods'])} ways to steer, {label(best)} made the strength alpha mean most nearly the same for every "
+        f"prompt: its standardisation score is {scored_as(summary, best)}, at "
+        f"most 1. At alpha 1 it refused {both(summary['methods'][best], '1.0')} of harmful / harmless prompts, at 0 "
+        f"{both(summary['methods'][best], '0.0')}; unsteered, the model refused {sides(summary['unsteered'])}."
+    )
+    publish(folder, Page("Affine concept editing", lead, about, sections(folder, summary, rows), RAW))
     return summary
 
 
@@ -107,59 +119,115 @@ def scored(own: Mapping[float, Sequence[Row]], seed: int) -> dict:
     return {"score": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
-def table(summary: dict) -> Table:
-    """The table for the terminal, the best score first."""
-    made = plain_table("", "standardisation", "alpha 0", "alpha 0.5", "alpha 1", "whole answers at 0 / 1")
-    for method in ranked(summary):
-        score, cells = summary["standardisation"][method], summary["methods"][method]
-        at = [both(cells[alpha]) if alpha in cells else "" for alpha in ("0.0", "0.5", "1.0")]
-        whole = " / ".join(f"{100 * cells[alpha]['coherence']:.0f} %" for alpha in ("0.0", "1.0"))
-        made.add_row(label(method), f"{score['score']:.2f} {ends(score['low'], score['high'], False)}", *at, whole)
-    made.add_row("unsteered", "", both(summary["unsteered"]), "", "", f"{100 * summary['unsteered']['coherence']:.0f} %")
-    return made
-
-
 def ranked(summary: dict) -> list[str]:
     """The methods, the best score first."""
     return sorted(summary["methods"], key=lambda method: -summary["standardisation"][method]["score"])
 
 
-def both(cell: dict) -> str:
-    """`98 / 97`."""
-    return " / ".join("–" if cell[side]["rate"] is None else f"{100 * cell[side]['rate']:.0f}" for side in SIDES)
+def scored_as(summary: dict, method: str) -> str:
+    """`0.81 [0.75, 0.86]`."""
+    score = summary["standardisation"][method]
+    return interval({"value": score["score"], "low": score["low"], "high": score["high"]}, False)
 
 
-def page(folder: Folder, summary: dict, rows: Rows, drawn: list[Picture]) -> str:
-    """The page's HTML, with the figures inside it."""
-    config = folder.read_json("config.json")
-    groups: dict[str, list[Picture]] = {}
-    for picture in drawn:
-        groups.setdefault(picture.group, []).append(picture)
-    return template("affine.html").render(
-        summary=summary,
-        config=config,
-        command=repeated(config["command"]),
-        sides=SIDES,
-        order=ranked(summary),
-        label=label,
-        shown=lambda rate: f"{number(rate['rate'], True)} {ends(rate['low'], rate['high'], True)}",
-        groups=groups,
-        images={picture.name: encoded(folder / "figures" / f"{picture.name}.png") for picture in drawn},
-        answers=answers(rows),
-    )
+def sides(cell: dict) -> str:
+    """`98 / 97 %`: harmful and harmless."""
+    return " / ".join(number(cell[side]["rate"], True) for side in SIDES)
 
 
-def answers(rows: Rows) -> dict[tuple[str, str, str], dict[str, list[tuple[str, Row]]]]:
-    """By side, kind and prompt, each method's first samples; alphas one after another with the same answer share one entry."""
-    found: dict[tuple[str, str, str], dict[str, list[tuple[str, Row]]]] = {}
-    for method in sorted(rows, key=lambda method: method != UNSTEERED):
+def both(cells: dict, alpha: str) -> str:
+    """The same at an alpha, a dash where that wasn't tried."""
+    return sides(cells[alpha]) if alpha in cells else NONE
+
+
+def sections(folder: Folder, summary: dict, rows: Rows) -> list[Section]:
+    """The page."""
+    methods, order, settings = summary["methods"], ranked(summary), folder.read_json("config.json")["settings"]
+    best = [
+        [
+            label(m),
+            scored_as(summary, m),
+            f"{summary['standardisation'][m]['n']}",
+            *(both(methods[m], a) for a in ("0.0", "0.5", "1.0")),
+            " / ".join(number(methods[m][a]["coherence"], True) for a in ("0.0", "1.0") if a in methods[m]),
+        ]
+        for m in order
+    ]
+    plain, ends, band = summary["unsteered"], *BANDS[summary["samples"] > 1]
+    best.append(["unsteered", "", f"{sum(plain[s]['n'] for s in SIDES)}", sides(plain), "", "", number(plain["coherence"], True)])
+    greedy = settings["samples"] == 1 and not settings["temperature"]
+    how = "greedy decoding" if greedy else f"{settings['samples']} answers each at temperature {settings['temperature']}"
+    all_rates = [
+        [
+            label(m),
+            alpha,
+            *(text for s in SIDES for text in (interval(cell[s]), f"{cell[s]['n']}")),
+            number(cell["coherence"], True),
+        ]
+        for m in [*order, UNSTEERED]
+        for alpha, cell in methods.get(m, {"": plain}).items()
+    ]
+    return [
+        Section(
+            "Does alpha mean the same for every prompt?",
+            [f"{plain['harmful']['n']} harmful and {plain['harmless']['n']} harmless test prompts, {how}, judged by "
+             f"{settings['measure']}. Ablation has no alpha; quadratic editing knows only its side of 0.5."],
+            [Table(("", "standardisation", "n", "refused, harmful / harmless: at alpha 0", "at 0.5", "at 1", "whole at 0 / 1"),
+                   best),
+             Table(("method", "alpha", "harmful, refused", "n", "harmless, refused", "n", "whole answers"), all_rates,
+                   "Refusal by method, alpha and side", folded=True)],
+            [Picture("standardisation", "Standardisation scores, with 95 % intervals over prompts. Grey: a random direction.",
+                     partial(scores, summary["standardisation"], label))],
+            terms=("standardisation", "fit, tune and test split", "interval", "broken", "random direction"),
+        ),
+        Section(
+            "Refusal against alpha", (), (),
+            [Picture(file_name("refusal", m), f"{label(m)}: {CURVES.format(band=band)}",
+                     partial(curves, label(m), cells, scored_as(summary, m), ends)) for m, cells in methods.items()],
+        ),
+        Section("The layer", (), (), [layer_picture(folder.read_json("layer.json"))]),
+        Section("Answers", ["The first sample of each. Alphas with the same answer stand together."], answers=answers(rows)),
+    ]  # fmt: skip
+
+
+def layer_picture(layer: dict) -> Picture:
+    """How the layer was chosen."""
+    if "trials" in layer:
+        note = "ACE's standardisation score on the tune split at each place, from answers at alpha 0, 0.5 and 1. Ringed: chosen."
+        return Picture("layer", note, partial(layers, layer))
+    note = "Refusal score of harmful tune prompts, the candidate ablated everywhere. Hollow: beyond a limit. Ringed: chosen."
+    return Picture("layer", note, partial(candidates, layer))
+
+
+def said_of(row: Row) -> str:
+    """The verdict on an answer."""
+    if row.broken:
+        return "broken"
+    return "not judged" if row.refused is None else "refused" if row.refused else "answered"
+
+
+def answers(rows: Rows) -> Answers:
+    """A column for each method; alphas one after another with the same answer share one entry."""
+    found: dict[tuple[str, str, str], dict[str, list[Answer]]] = {}
+    names = sorted(rows, key=lambda method: method != UNSTEERED)
+    for method in names:
         for alpha, own in sorted(rows[method].items()):
             for row in own:
                 if row.sample == 0:
-                    entries = found.setdefault((row.side, row.kind, row.prompt), {}).setdefault(method, [])
-                    if entries and entries[-1][1].completion == row.completion:
-                        first = entries[-1][0].partition(" to ")[0]
-                        entries[-1] = (f"{first} to {alpha:g}", row)
-                    else:
-                        entries.append((f"{alpha:g}", row))
-    return found
+                    said = (
+                        "broken"
+                        if row.broken
+                        else "not judged"
+                        if row.refused is None
+                        else "refused"
+                        if row.refused
+                        else "answered"
+                    )
+                    key = (row.side, row.kind, row.prompt)
+                    entries = found.setdefault(key, {}).setdefault(label(method), [])
+                    same = bool(entries) and entries[-1].text == row.completion
+                    first = entries.pop().note.partition(" to ")[0] + " to " if same else "alpha "
+                    note = "" if method == UNSTEERED else f"{first}{alpha:g}"
+                    entries.append(Answer(row.completion, (said,), note))
+    asked = [Asked(prompt, f"{side}: {kind}" if kind else side, own) for (side, kind, prompt), own in found.items()]
+    return Answers([label(method) for method in names], asked)

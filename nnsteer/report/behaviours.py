@@ -1,17 +1,16 @@
-"""A behaviours run's summary, its tables in the terminal, its figures and its page. All is rebuilt from the run folder."""
+"""A behaviours run's tables, figures and page. All is rebuilt from the run folder."""
 
 from __future__ import annotations
 
-from rich.table import Table
+from functools import partial
 
 from nnsteer.folder import Folder
 from nnsteer.measure.items import KEY
-from nnsteer.report.behaviour_figures import pictures
+from nnsteer.report.behaviour_figures import alone, changes, cosines, grid, interference, sweep, tax
 from nnsteer.report.behaviour_summary import summarise
-from nnsteer.report.look import encoded, ends, gap, number, plain_table, repeated, show, template
-from nnsteer.report.pictures import Picture, draw
+from nnsteer.report.look import difference, ends, interval, number, star
+from nnsteer.report.section import Answer, Answers, Asked, Page, Picture, Section, Table, file_name, publish
 
-STAR = 0.05  # corrected p-values below it are starred
 PAPER = (  # van der Weij et al. 2024, results published with the code (Llama 2 7B Chat, test split); not measured here
     ("myopic", 10, 0.283, 0.250, -1, 0.510, 10), ("myopic", 15, 0.283, 0.173, -1, 0.863, 2),
     ("wealth seeking", 10, 0.495, 0.228, -2, 0.621, 1), ("wealth seeking", 15, 0.495, 0.365, -2, 0.561, 1),
@@ -27,51 +26,42 @@ def write(folder: Folder) -> dict:
     summary."""
     summary = summarise(folder)
     folder.write_json("summary.json", summary)
-    folder.write_text("report.html", page(folder, summary, draw(folder, pictures(folder, summary))))
-    for heading, table in tables(summary).items():
-        show(heading, table)
-    print(f"{folder / 'report.html'}  the page with figures and every answer")
+    both = summary["moved_both_ways"]
+    lead = (
+        f"{len(both)} of {len(summary['alone'])} directions move their behaviour by 20 points or more both ways on "
+        f"the test split, and "
+        f"leave a model that still chooses{': ' if both else ''}{', '.join(both)}; {simultaneous(summary)}"
+    )
+    about = (
+        "Method: van der Weij et al. 2024, Extending Activation Steering to Broad Skills and Multiple Behaviours; directions by "
+        "Contrastive Activation Addition: the mean difference of the two answers' activations, added times a coefficient.",
+    )
+    publish(folder, Page("Several behaviours at once", lead, about, sections(folder, summary), RAW))
     return summary
 
 
-def tables(summary: dict) -> dict[str, Table]:
-    """The tables for the terminal, by heading."""
-    alone = plain_table("", "unsteered", "subtract", "", "random", "add", "", "random")
-    for name, own in summary["alone"].items():
-        cells = [interval(own["baseline"])]
-        for sign in ("-", "+"):
-            way, cell = own[sign], own[sign]["test"]
-            cells += [f"{interval(cell)}{star(cell)}{mark(cell)}", at(way), number(way["random"]["rate"], True)]
-        alone.add_row(name, *cells)
-    names = list(summary["alone"])
-    together = plain_table("", *names)
-    for variant, row in summary["together"].items():
-        together.add_row(variant, *(f"{number(row[name]['rate'], True)}{star(row[name])}{mark(row[name])}" for name in names))
-    text = plain_table("", "top-1", "against the unsteered model")
-    for variant, cell in summary["text"].items():
-        if variant in summary["others"] | summary["together"]:
-            text.add_row(variant, number(cell["rate"], True), difference(cell))
-    return {
-        "Each alone: matching score on the test split; 95 % Wilson intervals, * p < 0.05 (Holm)": alone,
-        "All together: matching score; MC mode collapse, F faulty answers": together,
-        "General text: tokens ranked first": text,
-    }
+def simultaneous(summary: dict) -> str:
+    """What steering them all at once did to the mean matching score."""
+
+    def mean(variant: str) -> str:
+        rates = [cell["rate"] for cell in summary["together"][variant].values()]
+        return number(sum(rates) / len(rates), True)
+
+    return (
+        f"all added at once, the mean matching score went from {mean('baseline')} to {mean('simultaneous +')}, all subtracted at "
+        f"once, to {mean('simultaneous -')}."
+    )
 
 
-def interval(cell: dict) -> str:
-    """`57.5 % [46.6, 67.7]`."""
-    return f"{number(cell['rate'], True)} {ends(cell['low'], cell['high'], True)}"
+def marked(cell: dict) -> str:
+    """`57.5 %* MC`: a score with its star, and the paper's marks for a model that no longer chooses."""
+    lost = (" MC" if cell["collapsed"] else "") + (" F" if cell["too_faulty"] else "")
+    return f"{number(cell['rate'], True)}{star(cell['against_baseline'])}{lost}"
 
 
-def star(cell: dict) -> str:
-    """A star for a difference from the unsteered model that holds for its whole family."""
-    found = cell["against_baseline"]
-    return "*" if found and found["p_holm"] is not None and found["p_holm"] < STAR else ""
-
-
-def mark(cell: dict) -> str:
-    """The paper's marks for a model that no longer chooses."""
-    return (" MC" if cell["collapsed"] else "") + (" F" if cell["too_faulty"] else "")
+def scored(cell: dict) -> str:
+    """The same with its interval."""
+    return f"{marked(cell)} {ends(cell['low'], cell['high'], True)}"
 
 
 def at(way: dict) -> str:
@@ -79,33 +69,115 @@ def at(way: dict) -> str:
     return f"layer {way['layer']}, × {way['coefficient']:g}" if way["coefficient"] else "nothing helps"
 
 
-def difference(cell: dict) -> str:
-    """`-1.2 points [-2.0, -0.5]`."""
-    found = cell["against_baseline"]
-    return f"{gap(found['value'], True)} {ends(found['low'], found['high'], True)}" if found else ""
+def sections(folder: Folder, summary: dict) -> list[Section]:
+    """The page."""
+    names, site, text = list(summary["alone"]), f"block_out[{summary['layer']}]", summary["text"]
+    limit = folder.read_json("config.json")["settings"]["max_faulty"]
+    points, cells = folder.read_json("sweep.json")["points"], folder.read_json("grid.json")["cells"]
+    alone_rows = [
+        [
+            name,
+            scored(own["baseline"]),
+            *(part for way in (own["-"], own["+"]) for part in (scored(way["test"]), at(way), marked(way["random"]))),
+            f"{own['baseline']['n']}",
+        ]
+        for name, own in summary["alone"].items()
+    ]
+    together = [
+        [variant, *map(marked, row.values()), number(text[variant]["rate"], True), " / ".join(f"{c['n']}" for c in row.values())]
+        for variant, row in summary["together"].items()
+    ]
+    taxes = [[variant, interval(cell), difference(cell["against_baseline"]), f"{cell['n']}"] for variant, cell in text.items()]
+    layers = ", ".join(f"{name} {layer}" for name, layer in summary["layers"].items())
+    close = ", ".join(f"{pair['first']} and {pair['second']} ({pair['cosine']:.2f})" for pair in summary["close"])
+    warning = f"Directions that lie close at layer {summary['layer']}, so that steering one is likely to move the other: {close}."
+    paper = [
+        [name, f"{layer}", number(plain, True), f"{number(less, True)} (× {by})", f"{number(more, True)} (× {times})"]
+        for name, layer, plain, less, by, more, times in PAPER
+    ]
+    table = (
+        "Change of the matching score on the test split, in points: each row a way to steer, each column a behaviour. MC: mode "
+        "collapse; F: faulty answers."
+    )
+    hollow = "Hollow: it no longer chooses (mode collapse, faulty answers)."
+    return [
+        Section(
+            "Each alone",
+            [f"Layer and coefficient were chosen on the tune split. F: more than {number(limit, True)} of the answers "
+             f"are neither letter."],
+            [Table(("", "unsteered", "subtracted", "", "random", "added", "", "random", "n"), alone_rows,
+                   "Each alone: matching score on the test split, with 95 % intervals")],
+            [Picture("alone", "Each behaviour under its own direction, with 95 % intervals. Hollow: random directions "
+                              "of the same length.",
+                     partial(alone, summary["alone"]))],
+            terms=("matching score", "fit, tune and test split", "interval", "p", "random direction", "mode collapse (MC)"),
+        ),
+        Section(
+            "All together",
+            [f"Mean and sum: the directions combined into one at layer {summary['layer']}; weighted: each times the "
+             f"coefficient that "
+             f"served it best there. Simultaneous: each direction at its own layer ({layers}), times "
+             f"{summary['scalars']['-']} and "
+             f"{summary['scalars']['+']}. General text: share of tokens ranked first.", *([warning] if close else [])],
+            [Table(("", *names, "general text", "n, items"), together, "All together: matching score; MC mode "
+                                                                       "collapse, F faulty answers")],
+            [Picture(name, f"{shows} {table}", partial(changes, summary[name], names))
+             for name, shows in (("others", "Each direction on every behaviour."), ("together", "All together on "
+                                                                                                "every behaviour."))],
+        ),
+        Section(
+            "Interference", ["Directions that are not orthogonal can be expected to interfere: whether they did, on "
+                             "the test split."], (),
+            [Picture("cosines", f"Cosines of the directions at {site}.", partial(cosines, summary["cosines"][site], names)),
+             Picture("interference", "Cosine of what is added with each other behaviour's direction, and the change "
+                                     "of its score.",
+                     partial(interference, summary["interference"]))],
+            terms=("cosine",),
+        ),
+        Section(
+            "Simultaneous steering", ["Every direction at its own layer, times one scalar."], (),
+            [Picture("sweep", f"Matching score on the tune split by scalar. {hollow}", partial(sweep, points, names, limit)),
+             Picture("tax", "Alignment tax: top-1 accuracy on general text by scalar, with its 95 % "
+                            "interval.", partial(tax, points, text))],
+        ),
+        Section(
+            "The grid", ["Every layer and coefficient that was tried."], (),
+            [Picture(file_name("grid", name), f"{name}: matching score on the tune split, %. MC: mode collapse; F: "
+                                              f"faulty answers; empty: "
+                     "left out after them. Framed: chosen.",
+                     partial(grid, name, [cell for cell in cells if cell["behaviour"] == name], summary["alone"][name], limit))
+             for name in names],
+        ),
+        Section(
+            "General text", [f"The alignment tax: share of tokens ranked first in {text['baseline']['n']} texts, and "
+                             f"its change by "
+                             "steering; 95 % bootstrap intervals over texts."],
+            [Table(("", "tokens ranked first", "against the unsteered model", "n, texts"), taxes, "All ways to "
+                                                                                                  "steer", folded=True)],
+        ),
+        Section(
+            "For comparison: the paper's figures",
+            ["Llama 2 7B Chat on the model-written evaluations, as published by van der Weij et al.; not measured here."],
+            [Table(("", "layer", "unsteered", "subtracted", "added"), paper, "The paper's figures; not measured "
+                                                                             "here", folded=True)],
+        ),
+        Section("Every answer", ["Black: the matching answer; grey: neither. The number is the margin of the matching "
+                                 "answer, in logits."],
+                answers=answers(folder)),
+    ]  # fmt: skip
 
 
-def page(folder: Folder, summary: dict, drawn: list[Picture]) -> str:
-    """The page's HTML, with the figures inside it."""
-    config = folder.read_json("config.json")
-    groups: dict[str, list[Picture]] = {}
-    for picture in drawn:
-        groups.setdefault(picture.group, []).append(picture)
-    answers: dict[tuple[str, str], dict[str, dict]] = {}
-    for row in folder.read_lines("rows.jsonl", KEY):
-        answers.setdefault((row["behaviour"], row["prompt"]), {})[row["variant"]] = row
-    return template("behaviours.html").render(
-        summary=summary,
-        config=config,
-        command=repeated(config["command"]),
-        groups=groups,
-        images={picture.name: encoded(folder / "figures" / f"{picture.name}.png") for picture in drawn},
-        answers=answers,
-        interval=interval,
-        star=star,
-        mark=mark,
-        at=at,
-        difference=difference,
-        paper=PAPER,
-        raw=[file for file in RAW if folder.has(file)],
+def answers(folder: Folder) -> Answers:
+    """A column for each variant; ringed where another answer is given than by the unsteered model."""
+    found: dict[tuple[str, str], dict[str, list[Answer]]] = {}
+    rows = folder.read_lines("rows.jsonl", KEY)
+    before = {(row["behaviour"], row["prompt"]): row["said"] for row in rows if row["variant"] == "baseline"}
+    for row in rows:
+        said = "matching" if row["said"] == row["matching"] else "other" if row["said"] == row["other"] else "neither"
+        key = (row["behaviour"], row["prompt"])
+        answer = Answer("", (f"{row['said']}: {said}",), f"{row['margin']:+.1f}", row["said"] != before.get(key, row["said"]))
+        found.setdefault(key, {})[row["variant"]] = [answer]
+    variants = dict.fromkeys(["baseline", *(row["variant"] for row in rows)])
+    return Answers(
+        list(variants), [Asked(prompt, behaviour, own) for (behaviour, prompt), own in found.items()], "answer changed"
     )

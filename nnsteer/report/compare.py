@@ -7,13 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.report.look import ends, gap, number, plain_table, probability, show, template
+from nnsteer.report.look import STAR, difference, interval, star
 from nnsteer.report.results import Cell, Results, Values, bare, holm_of, paired, read
+from nnsteer.report.section import Page, Section, Table, html, tell
 from nnsteer.statistics import estimate
 
 
@@ -31,20 +29,38 @@ def compare(a: Folder, b: Folder, page: Path | None = None) -> dict:
     }
     if not found["cells"]:
         raise UserError(f"{a.path} and {b.path}: have no variant, set and measure in common, on the same prompts; compare others")
-    changed = plain_table("", "a", "b")
-    for name, pair in found["settings"].items():
-        changed.add_row(escape(name), *(escape(str(value)) for value in pair))
-    show(f"a: {a.path}\nb: {b.path}\nSettings that differ", changed)
-    differ = [cell for cell in found["cells"] if not cell["same"]]
-    print(f"{len(found['cells']) - len(differ)} of {len(found['cells'])} cells are the same, prompt for prompt; of the others")
-    show("b minus a on the prompts of both, 95 % intervals, p corrected by measure and set (Holm)", table(differ))
-    for side in ("a", "b"):
-        if alone := found[f"only_{side}"]:
-            print(f"only in {side}: {len(alone)} of its cells, e.g. {', '.join(alone[0])}")
+    told = Page(f"{a.path} and {b.path}", lead(found), (f"a: {a.path}", f"b: {b.path}"), sections(found))
+    tell(told)
     if page is not None:
-        Folder(page.parent).write_text(page.name, template("compare.html").render(found=found))
+        beside = Folder(page.parent)
+        beside.write_text(page.name, html(told, beside, {}))
         print(f"{page}  the same as a page")
     return found
+
+
+def lead(found: dict) -> str:
+    """How much is the same, and how much differs beyond chance."""
+    sure = sum(star(cell["difference"]) == "*" for cell in found["cells"])
+    return (
+        f"{len(found['settings'])} settings differ; {sum(cell['same'] for cell in found['cells'])} of "
+        f"{len(found['cells'])} cells (a "
+        f"variant, a set and a measure) are the same, prompt for prompt, and {sure} of the others differ beyond chance "
+        f"(p < {STAR} after correction)."
+    )
+
+
+def sections(found: dict) -> list[Section]:
+    """The page."""
+    changed = [[name, *map(str, pair)] for name, pair in found["settings"].items()]
+    differ = [cell for cell in found["cells"] if not cell["same"]]
+    alone = [
+        f"Only in {side}: {len(own)} of its cells, e.g. {', '.join(own[0])}." for side in "ab" if (own := found[f"only_{side}"])
+    ]
+    note = "b minus a on the prompts of both, prompt by prompt; p holds for all variants of a measure and set. Shaded: p < 0.05."
+    return [
+        Section("Settings that differ", () if changed else ("None.",), [Table(("", "a", "b"), changed)]),
+        Section("Results", [note, *alone], [table(differ)], terms=("p", "interval")),
+    ]
 
 
 def settings(folder: Folder, results: Results) -> Iterator[tuple[str, object]]:
@@ -93,12 +109,17 @@ def shared(a: Values, b: Values) -> tuple[Values, Values]:
 
 
 def table(cells: list[dict]) -> Table:
-    """A row for each cell."""
-    made = plain_table("variant", "set", "measure", "a", "b", "b - a", "", "")
-    for cell in cells:
-        found, binary = cell["difference"], cell["binary"]
-        values = [f"{number(cell[side]['value'], binary)} {ends(cell[side]['low'], cell[side]['high'], binary)}" for side in "ab"]
-        interval = ends(found["low"], found["high"], binary)
-        names = [escape(cell[name]) for name in ("variant", "set", "measure")]
-        made.add_row(*names, *values, gap(found["value"], binary), interval, probability(found["p_holm"]))
-    return made
+    """A row for each cell; marked where the difference is beyond chance."""
+    rows = [
+        [
+            cell["variant"],
+            cell["set"],
+            cell["measure"],
+            *(interval(cell[side], cell["binary"]) for side in "ab"),
+            difference(cell["difference"], cell["binary"]),
+            f"{cell['difference']['n']}",
+        ]
+        for cell in cells
+    ]
+    sure = frozenset(i for i, cell in enumerate(cells) if star(cell["difference"]))
+    return Table(("variant", "set", "measure", "a", "b", "b - a", "n"), rows, "The cells that are not the same", sure)

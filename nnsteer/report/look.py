@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
@@ -18,6 +19,7 @@ CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222
 MARKERS = "osD^vPX"  # beside the colours, for print in grey
 GREY = "#8a8a8a"
 NONE = "–"
+STAR = 0.05  # corrected p-values below it are starred
 
 
 def plain(figure: Figure, axes: Axes) -> Figure:
@@ -70,12 +72,33 @@ def probability(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def template(name: str) -> Template:
-    """A page beside this file. What it shows is escaped; a name that was forgotten is an error."""
-    here = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=here, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"number": number, "gap": gap, "ends": ends, "probability": probability}
-    return environment.get_template(name)
+def interval(cell: Mapping[str, Any] | None, binary: bool = True) -> str:
+    """`97.8 % [95.2, 99.0]`: an estimate, whose value is under `value` or `rate`; a dash for none."""
+    value = None if cell is None else cell["value"] if "value" in cell else cell["rate"]
+    if cell is None or value is None:
+        return NONE
+    return f"{number(value, binary)} {ends(cell['low'], cell['high'], binary)}"
+
+
+def difference(found: Mapping[str, Any] | None, binary: bool = True) -> str:
+    """`+1.9 points [-0.5, 4.3]`, and `, p = 0.031` where it is corrected for its family; a dash for none."""
+    if found is None or found["value"] is None:
+        return NONE
+    p = f", {probability(found['p_holm'])}" if "p_holm" in found else ""
+    return f"{gap(found['value'], binary)} {ends(found['low'], found['high'], binary)}{p}"
+
+
+def star(found: Mapping[str, Any] | None) -> str:
+    """A star for a difference that holds for its whole family."""
+    return "*" if found and found["p_holm"] is not None and found["p_holm"] < STAR else ""
+
+
+def moved(what: str, before: float | None, after: float | None, binary: bool = True) -> str:
+    """`raised WHAT from 36.0 % to 90.0 %`, or `lowered`, or `left WHAT at`."""
+    one, two = number(before, binary), number(after, binary)
+    if before is None or after is None or one == two:
+        return f"left {what} at {two}"
+    return f"{'raised' if after > before else 'lowered'} {what} from {one} to {two}"
 
 
 def encoded(image: Path) -> str:

@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.program.condition import fires
-from nnsteer.report.look import ends, gap, number, probability
+from nnsteer.report.look import difference, interval, number
 from nnsteer.statistics import Difference, compare, estimate, holm, wilson
 
 Values = Mapping[str, float]
@@ -158,23 +158,13 @@ def recommend(results: Results, cells: list[dict]) -> dict | None:
     best = min(within, key=lambda v: (effect[v]["value"] * (1 if lower else -1), drift[v]["value"]))
     why = (
         f"{limit} Of these it has the {'lowest' if lower else 'highest'} {wish['effect']} on {wish['on']}: "
-        f"{shown(effect[best], binary[wish['effect']])}. "
-        f"Its {wish['drift']} on {wish['drift_on']}: {shown(drift[best], binary[wish['drift']])}."
+        f"{interval(effect[best], binary[wish['effect']])}. "
+        f"Its {wish['drift']} on {wish['drift_on']}: {interval(drift[best], binary[wish['drift']])}."
     )
     for sort, name in (("against_baseline", "the baseline"), ("against_control", "its random control")):
         if effect[best][sort]:
             why += f" Against {name}: {difference(effect[best][sort], binary[wish['effect']])}."
     return {"variant": best, "why": why}
-
-
-def shown(cell: dict, binary: bool) -> str:
-    """`97.8 % [95.2, 99.0]`."""
-    return f"{number(cell['value'], binary)} {ends(cell['low'], cell['high'], binary)}"
-
-
-def difference(found: dict, binary: bool) -> str:
-    """`+50.8 points [44.1, 57.0], p < 0.001`, corrected for its family."""
-    return f"{gap(found['value'], binary)} {ends(found['low'], found['high'], binary)}, {probability(found['p_holm'])}"
 
 
 def condition(point: dict, split: str) -> dict:

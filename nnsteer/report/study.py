@@ -1,20 +1,16 @@
-"""A study's summary, its tables in the terminal, its figures, and one self-contained page. All is rebuilt from the run folder."""
+"""A study's summary, its tables, its figures and its page. All is rebuilt from the run folder."""
 
 from __future__ import annotations
 
-import json
 import math
-
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Iterator
 
 from nnsteer.folder import Folder
-from nnsteer.report.look import encoded, ends, gap, number, plain_table, repeated, show, template
-from nnsteer.report.pictures import Picture, draw
-from nnsteer.report.results import Results, by_cell, difference, read, summarise
-from nnsteer.report.study_figures import pictures
+from nnsteer.report.look import STAR, difference, gap, interval, moved, number, probability, star
+from nnsteer.report.results import Results, by_cell, read, summarise
+from nnsteer.report.section import Answer, Answers, Asked, Page, Section, Table, publish
+from nnsteer.report.study_figures import figures
 
-STAR = 0.05  # corrected p-values below it are starred
 RAW = ("summary.json", "study.json", "config.json", "rows.jsonl", "completions.jsonl")
 
 
@@ -24,94 +20,145 @@ def write(folder: Folder) -> dict:
     results = read(folder)
     summary = summarise(results)
     folder.write_json("summary.json", summary)
-    folder.write_text("report.html", page(folder, results, summary, draw(folder, pictures(results, summary))))
-    for measure in results.measures:
-        heading = f"{measure}, with 95 % intervals; difference from the baseline, * p < {STAR} (Holm)"
-        show(heading, table(results, summary, measure))
-    if summary["recommended"]:
-        print(f"Recommended: {summary['recommended']['variant'] or 'none'}. {summary['recommended']['why']}")
-    print(f"{folder / 'report.html'}  the page with figures and every answer")
+    sets = ", ".join(f"{prompts['n']} prompts {prompts['name']}" for prompts in results.study["sets"])
+    about = [f"{len(results.variants)} variants on {sets}, measured by {', '.join(results.measures)}."]
+    there, expected = summary["rows"]["there"], summary["rows"]["expected"]
+    if there < expected:
+        about.append(f"Not finished: {there} of {expected} values are there. The same command goes on.")
+    if best := summary["recommended"]:
+        about.append(f"Recommended: {best['variant'] or 'none'}. {best['why']}")
+        about.append("It was chosen on the prompts that it is reported on, which flatters it. Measure it again on others.")
+    raw = (*RAW, *results.study["scores"].values(), *results.study["planes"].values())
+    page = Page(f"Study: {folder.path.resolve().name}", lead(results, summary), about, list(sections(results, summary)), raw)
+    publish(folder, page)
     return summary
 
 
-def table(results: Results, summary: dict, measure: str) -> Table:
-    """One measure for the terminal: variants down, sets across. The controls are on the page."""
-    at, binary, made = by_cell(summary["cells"]), results.measures[measure], plain_table("", *map(escape, results.sets))
-    for variant in (results.study["baseline"], *results.grid):
-        words = []
-        for prompts in results.sets:
-            cell = at[variant, prompts, measure]
-            found = cell["against_baseline"]
-            more = f"  {gap(found['value'], binary)}{star(found)}" if found else ""
-            words.append(f"{number(cell['value'], binary)} {ends(cell['low'], cell['high'], binary)}{more}")
-        made.add_row(escape(variant), *words)
-    return made
-
-
-def star(found: dict) -> str:
-    """A star for a difference that holds for its whole family."""
-    return "*" if found["p_holm"] is not None and found["p_holm"] < STAR else " "
-
-
-def page(folder: Folder, results: Results, summary: dict, drawn: list[Picture]) -> str:
-    """The page's HTML, with the figures inside it."""
-    config = folder.read_json("config.json")
-    groups: dict[str, list[Picture]] = {}
-    for picture in drawn:
-        groups.setdefault(picture.group, []).append(picture)
-    return template("study.html").render(
-        name=folder.path.resolve().name,
-        command=repeated(config["command"]),
-        facts={heading: lines(config[heading]) for heading in ("settings", "model", "data", "versions") if heading in config},
-        results=results,
-        study=results.study,
-        summary=summary,
-        at=by_cell(summary["cells"]),
-        star=star,
-        difference=difference,
-        groups=groups,
-        images={picture.name: encoded(folder / "figures" / f"{picture.name}.png") for picture in drawn},
-        answers=answers(results),
-        raw=[file for file in (*RAW, *results.study["scores"].values(), *results.study["planes"].values()) if folder.has(file)],
+def lead(results: Results, summary: dict) -> str:
+    """What the recommended variant did, or how many differences hold."""
+    wish, best = results.study.get("recommend"), (summary["recommended"] or {}).get("variant")
+    found = [
+        cell["against_baseline"] for cell in summary["cells"] if cell["variant"] in results.grid and cell["against_baseline"]
+    ]
+    sure = sum(star(difference) == "*" for difference in found)
+    if not best or not wish:
+        return (
+            f"{len(results.grid)} ways to steer were measured by {', '.join(results.measures)}; {sure} of "
+            f"{len(found)} differences from "
+            f"the baseline hold (p < {STAR} after correction)."
+        )
+    at, binary = by_cell(summary["cells"]), results.measures
+    (effect, drift) = ((wish["on"], wish["effect"]), (wish["drift_on"], wish["drift"]))
+    before, after = (at[(variant, *effect)]["value"] for variant in (results.study["baseline"], best))
+    return (
+        f"Of {len(results.grid)} ways to steer, {best} "
+        f"{moved(f'{effect[1]} on {effect[0]}', before, after, binary[effect[1]])}, at a "
+        f"{drift[1]} on {drift[0]} of {number(at[(best, *drift)]['value'], binary[drift[1]])}; {sure} of {len(found)} "
+        f"differences from "
+        f"the baseline hold (p < {STAR} after correction)."
     )
 
 
-def lines(facts: object) -> list[str]:
-    """`name = value` for each entry."""
-    return [f"{name} = {json.dumps(value)}" for name, value in facts.items()] if isinstance(facts, dict) else [str(facts)]
+def sections(results: Results, summary: dict) -> Iterator[Section]:
+    """The page."""
+    terms = ("interval", "p", *(("random direction",) if results.study["controls"] else ()))
+    note = "Each cell: the rate or the mean with its interval; then the difference from the baseline, prompt by prompt."
+    tables = [table(results, summary, measure) for measure in results.measures]
+    yield Section("Results", [note], [*tables, differences(results, summary)], terms=terms)
+    drawn = figures(results, summary)
+    if results.conditions:
+        texts = [
+            f"{name} fires when its {point['score']} score at {point['site']} is {point['fires_when']} "
+            f"{number(point['threshold'], False)} (a threshold {point['found']})."
+            for name, point in results.conditions.items()
+        ]
+        yield Section("Conditions", texts, [fires(name, results, summary) for name in results.conditions])
+    for title, (note, own) in drawn.items():
+        yield Section(title, [note], (), own)
+    if results.completions:
+        yield Section("Every answer", answers=answers(results))
+    programs = [[variant["name"], variant["program"]] for variant in results.study["variants"]]
+    measures = [[measure["name"], measure["settings"] or "no settings"] for measure in results.study["measures"]]
+    columns = ("variant", "program")
+    shown = [
+        Table(columns, programs, "Every variant", folded=True),
+        Table(("measure", "settings"), measures, "Measures", folded=True),
+    ]
+    yield Section("What was run", (), shown)
 
 
-def answers(results: Results) -> dict[tuple[str, str, str], list[dict]]:
-    """By set, kind and prompt: every variant's answer and verdicts in the study's order, the baseline's first. An answer that is
-    the baseline's word for word is left out, which keeps the page of a conditional study small."""
-    baseline = results.study["baseline"]
-    order = {variant: i for i, variant in enumerate(dict.fromkeys([baseline, *results.variants]))}
-    found: dict[tuple[str, str, str], list[dict]] = {}
-    for row in sorted((row for row in results.completions if row["variant"] in order), key=lambda row: order[row["variant"]]):
-        own = found.setdefault((row["set"], row["kind"], row["prompt"]), [])
-        first = own[0]["text"] if own and own[0]["variant"] == baseline else None
-        verdicts = [verdict(results, row, measure, binary) for measure, binary in results.measures.items()]
-        own.append(
-            {
-                "number": order[row["variant"]],
-                "variant": row["variant"],
-                "text": row["completion"],
-                "same": row["completion"] == first,
-                "verdicts": verdicts,
-                "changed": any(v["changed"] for v in verdicts),
-                "fired": ["fired" if fired else "did not fire" for fired in row.get("fired") or []],
-                "scores": [f"{score:.3g}" for score in row.get("scores") or []],
-            }
-        )
+def table(results: Results, summary: dict, measure: str) -> Table:
+    """One measure: variants down, sets across. The recommended variant stands out."""
+    at, binary = by_cell(summary["cells"]), results.measures[measure]
+    variants, controls = [results.study["baseline"], *results.grid], results.study["controls"]
+    rows = []
+    for variant in variants:
+        row = [variant]
+        for prompts in results.sets:
+            cell = at[variant, prompts, measure]
+            found, failed = cell["against_baseline"], f", {cell['failed']} failed" if cell["failed"] else ""
+            row += [interval(cell, binary), f"{gap(found['value'], binary)}{star(found)}" if found else ""]
+            if controls:
+                row.append(number(at[controls[variant], prompts, measure]["value"], binary) if variant in controls else "")
+            row.append(f"{cell['n']}{failed}")
+        rows.append(row)
+    own = ("change", "random", "n") if controls else ("change", "n")
+    columns = ["", *(name for prompts in results.sets for name in (prompts, *own))]
+    best = (summary["recommended"] or {}).get("variant")
+    return Table(columns, rows, f"{measure}, with 95 % intervals", frozenset([variants.index(best)] if best else []))
+
+
+def differences(results: Results, summary: dict) -> Table:
+    """Every difference from the baseline and from the random control."""
+    rows = []
+    for cell in summary["cells"]:
+        if found := cell["against_baseline"]:
+            binary, control = results.measures[cell["measure"]], cell["against_control"]
+            row = [
+                cell["variant"],
+                cell["measure"],
+                cell["set"],
+                f"{cell['n']}",
+                difference(found, binary),
+                probability(found["p"]),
+            ]
+            rows.append([*row, difference(control, binary) if control else ""])
+    columns = ("variant", "measure", "set", "n", "against the baseline", "p alone", "against its random control")
+    return Table(columns, rows, "All differences, with intervals and p-values", folded=True)
+
+
+def fires(name: str, results: Results, summary: dict) -> Table:
+    """How well a condition tells its sides apart on each split."""
+    point, rows = results.conditions[name], []
+    for split, found in summary["conditions"][name].items():
+        cells = [found["fires"][side] for side in ("positive", "negative")]
+        rows.append([split, *(text for cell in cells for text in (interval(cell), f"{cell['n']}")), number(found["auc"], False)])
+    columns = ("split", f"fires on {point['positive']}", "n", f"fires on {point['negative']}", "n", "area under ROC")
+    return Table(columns, rows, name)
+
+
+def answers(results: Results) -> Answers:
+    """A column for each variant, the baseline first; ringed where a verdict isn't the baseline's."""
+    variants = list(dict.fromkeys([results.study["baseline"], *results.variants]))
     ranks = {prompts: i for i, prompts in enumerate(results.sets)}
-    return dict(sorted(found.items(), key=lambda item: ranks.get(item[0][0], len(ranks))))
+    found: dict[tuple[str, str, str], dict[str, list[Answer]]] = {}
+    for row in sorted(results.completions, key=lambda row: ranks.get(row["set"], len(ranks))):
+        verdicts = [verdict(results, row, measure, binary) for measure, binary in results.measures.items()]
+        scores = [f"{score:.3g}" for score in row.get("scores") or []]
+        fired = ["fired" if fired else "did not fire" for fired in row.get("fired") or []]
+        said = [f"{one} ({scores[i]})" if i < len(scores) else one for i, one in enumerate(fired)]
+        own = found.setdefault((row["set"], row["kind"], row["prompt"]), {})
+        tags, changed = tuple(text for text, _ in verdicts), any(changed for _, changed in verdicts)
+        own[row["variant"]] = [Answer(row["completion"], tags, ", ".join(said), changed)]
+    asked = [Asked(prompt, f"{prompts}: {kind}" if kind else prompts, own) for (prompts, kind, prompt), own in found.items()]
+    return Answers(variants, asked, "verdict changed")
 
 
-def verdict(results: Results, row: dict, measure: str, binary: bool) -> dict:
+def verdict(results: Results, row: dict, measure: str, binary: bool) -> tuple[str, bool]:
     """What a measure says of an answer, and whether that is a 0 where the baseline has a 1 or the other way round."""
     value, other = (
         results.values.get((variant, row["set"], measure), {}).get(row["prompt"], math.nan)
         for variant in (row["variant"], results.study["baseline"])
     )
     said = "failed" if math.isnan(value) else ("no", "yes")[int(value)] if binary else f"{value:.3g}"
-    return {"measure": measure, "said": said, "yes": binary and value == 1, "changed": binary and abs(value - other) == 1}
+    return f"{measure} {said}", binary and abs(value - other) == 1

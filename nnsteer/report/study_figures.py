@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from nnsteer.report.grid_figures import grid_pictures, varied
-from nnsteer.report.look import CYCLE, GREY, MARKERS, plain
-from nnsteer.report.pictures import WIDTH, Picture, file_name
+from nnsteer.report.charts import arms, dot, histogram, legend, looks, named, panel, percent, value
+from nnsteer.report.grid_figures import dose_pictures, heat_pictures, varied
+from nnsteer.report.look import CYCLE, GREY, MARKERS
 from nnsteer.report.results import Cell, Results, by_cell
+from nnsteer.report.section import Picture, file_name
 
 FEW = len(CYCLE)
-PAPER = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # behind a name that lies on a line
 
 
-def pictures(results: Results, summary: dict) -> Iterator[Picture]:
-    """Every figure that the study has the numbers for."""
+def figures(results: Results, summary: dict) -> dict[str, tuple[str, list[Picture]]]:
+    """Every figure that the study has the numbers for, under its heading, with how those of a heading are read."""
     at, best = by_cell(summary["cells"]), (summary["recommended"] or {}).get("variant")
+    found: dict[str, tuple[str, list[Picture]]] = {}
     if results.study.get("recommend"):
-        note = f"95 % intervals. Right of the dashed line the drift is too large. Ringed: {best or 'none'}."
-        yield Picture("trade-off", "Effect and drift", note, "effect against drift", partial(trade_off, results, at, best))
+        note = f"Right of the dashed line the drift is too large. Ringed: {best or 'none'}."
+        drawn = [Picture("trade-off", "Effect against drift, with 95 % intervals.", partial(trade_off, results, at, best))]
+        found["Effect and drift"] = (note, drawn)
     if "strength" not in varied(results.grid):
         note = "95 % intervals. Dashed, with its band: the baseline. Hollow: the variant's random control."
-        for measure, prompts in product(results.measures, results.sets):
-            name, make = file_name("variants", measure, prompts), partial(variants, results, at, measure, prompts)
-            yield Picture(name, "Variants", note, f"{measure} on {prompts} by variant", make)
-    yield from grid_pictures(results, summary["cells"], best)
-    group = "Scores of conditions"
-    for name, point in results.conditions.items():
-        note = (
-            "On the test prompts. Dashed: the threshold. In the ROC curve it is the dot, with the 95 % intervals of both rates."
+        found["Variants"] = (
+            note,
+            [
+                Picture(file_name("variants", m, s), f"{m} on {s} by variant.", partial(variants, results, at, m, s))
+                for m, s in product(results.measures, results.sets)
+            ],
         )
-        curve = partial(roc, name, point, summary["conditions"][name]["test"])
-        yield Picture(file_name("condition", name, "scores"), group, note, f"scores of {name}", partial(scores, name, point))
-        yield Picture(file_name("condition", name, "roc"), group, note, f"ROC of {name}", curve)
+    found["Layer and strength"] = (
+        "Starred: differs from the baseline, p < 0.05 (Holm)." + (f" Framed: {best}." if best else ""),
+        list(heat_pictures(results, at, best)),
+    )
+    found["Dose"] = (
+        "95 % intervals. Dashed: the baseline." + (" Dotted: the random controls." if results.study["controls"] else ""),
+        list(dose_pictures(results, at)),
+    )
+    note = "On the test prompts. Dashed: the threshold; in the ROC curve it is the dot, with the 95 % intervals of both rates."
+    found["Scores of conditions"] = note, [
+        picture
+        for name, point in results.conditions.items()
+        for picture in (
+            Picture(file_name("condition", name, "scores"), f"Scores of {name}.", partial(scores, name, point)),
+            Picture(
+                file_name("condition", name, "roc"), f"ROC curve of {name}: how often it fires on either side at "
+                                                     f"every threshold.",
+                partial(roc, name, point, summary["conditions"][name]["test"]),
+            ),
+        )
+    ]  # fmt: skip
     layer = shown_layer(results, best)
-    for name, plane in results.planes.items():
-        note = f"The texts that a direction was fitted on, behind block {layer}, along their first two principal components."
-        yield Picture(
-            file_name("activations", name), "Activations", note, f"texts of {name}", partial(activations, name, plane, layer)
-        )
+    note = f"The texts that a direction was fitted on, behind block {layer}, along their first two principal components."
+    found["Activations"] = (
+        note,
+        [
+            Picture(file_name("activations", name), f"A dot for each text of {name}.", partial(activations, name, plane, layer))
+            for name, plane in results.planes.items()
+        ],
+    )
+    return {title: (note, own) for title, (note, own) in found.items() if own}
 
 
 def shown_layer(results: Results, best: str | None) -> str:
@@ -59,24 +79,22 @@ def shown_layer(results: Results, best: str | None) -> str:
 def trade_off(results: Results, at: Mapping[Cell, dict], best: str | None) -> Figure:
     """Every variant by its drift and its effect, coloured by the first axis other than strength that has a few values."""
     wish, binary = results.study["recommend"], results.measures
-    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(3.5)
     axis = next((axis for axis, values in varied(results.grid).items() if axis != "strength" and len(values) <= FEW), None)
-    values = varied(results.grid)[axis] if axis else [None]
 
-    def point(names: list[str], look: dict[str, Any]) -> None:
-        x, y = (
-            [at[name, wish[prompts], wish[measure]] for name in names]
-            for measure, prompts in (("drift", "drift_on"), ("effect", "on"))
-        )
-        with_intervals(axes, x, y, look)
+    def point(names: list[str], **look: Any) -> None:
+        pairs = [(at[v, wish["drift_on"], wish["drift"]], at[v, wish["on"], wish["effect"]]) for v in names]
+        known = [pair for pair in pairs if all(cell["low"] is not None for cell in pair)]
+        if known:
+            x, y = zip(*known, strict=True)
+            across, up = ([value(cell) for cell in cells] for cells in (x, y))
+            axes.errorbar(across, up, xerr=arms(x), yerr=arms(y), linestyle="none", elinewidth=0.6, **look)
 
-    point([*results.study["controls"].values()], {"color": GREY, "fmt": "x", "markersize": 4, "label": "random controls"})
-    for value, colour, marker in zip(values, CYCLE, MARKERS, strict=False):
-        own = [name for name, axes_of in results.grid.items() if axis is None or axes_of.get(axis) == value]
-        label = f"{axis} {value}" if axis else "variants"
-        point(own, {"color": colour, "fmt": marker, "markersize": 5, "label": label})
-    point([results.study["baseline"]], {"color": "black", "fmt": "*", "markersize": 9, "label": "baseline"})
+    point([*results.study["controls"].values()], color=GREY, marker="x", markersize=4, label="random controls")
+    for level, look in looks(varied(results.grid)[axis] if axis else [None]):
+        own = [name for name, axes_of in results.grid.items() if axis is None or axes_of.get(axis) == level]
+        point(own, label=f"{axis} {level}" if axis else "variants", **look | {"markersize": 5})
+    point([results.study["baseline"]], color="black", marker="*", markersize=9, label="baseline")
     if best:
         x, y = at[best, wish["drift_on"], wish["drift"]]["value"], at[best, wish["on"], wish["effect"]]["value"]
         axes.plot(x, y, "o", color="black", markersize=13, fillstyle="none", label="recommended")
@@ -85,84 +103,60 @@ def trade_off(results: Results, at: Mapping[Cell, dict], best: str | None) -> Fi
     if wish["limit"] > 0 and max((d for d in drifts if d is not None), default=0.0) > 10 * wish["limit"]:
         axes.set_xscale("symlog", linthresh=wish["limit"])  # straight up to the limit, then by factors of ten
     axes.set(xlabel=f"{wish['drift']} on {wish['drift_on']}", ylabel=f"{wish['effect']} on {wish['on']}")
-    for binary_one, side in ((binary[wish["drift"]], axes.xaxis), (binary[wish["effect"]], axes.yaxis)):
-        if binary_one:
-            side.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, handlelength=1.2, columnspacing=1)
-    return plain(figure, axes)
-
-
-def with_intervals(axes: Axes, x: list[dict], y: list[dict], look: dict[str, Any]) -> None:
-    """Points with the intervals of both numbers, where both are there."""
-    known = [pair for pair in zip(x, y, strict=True) if all(cell["low"] is not None for cell in pair)]
-    if known:
-        numbers = np.array([[[cell["value"], cell["low"], cell["high"]] for cell in pair] for pair in known])
-        places, reach = numbers[:, :, 0].T, np.abs(numbers[:, :, 1:] - numbers[:, :, :1])  # of each point on both axes
-        axes.errorbar(places[0], places[1], xerr=reach[:, 0].T, yerr=reach[:, 1].T, linestyle="none", elinewidth=0.6, **look)
+    percent(*(side for measure, side in (("drift", axes.xaxis), ("effect", axes.yaxis)) if binary[wish[measure]]))
+    return legend(figure)
 
 
 def variants(results: Results, at: Mapping[Cell, dict], measure: str, prompts: str) -> Figure:
     """A row for each variant, its name above it, so that long names have room."""
     names = list(results.grid)
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * len(names)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(0.8 + 0.36 * len(names))
     for row, name in enumerate(names):
         for who, colour, inside in ((results.study["controls"].get(name), GREY, "white"), (name, CYCLE[0], CYCLE[0])):
-            cell = at.get((who, prompts, measure)) if who else None
-            if cell and cell["low"] is not None:
-                reach = np.abs([[cell["value"] - cell["low"]], [cell["high"] - cell["value"]]])
-                axes.errorbar(cell["value"], row, xerr=reach, fmt="o", markersize=4, elinewidth=1.2, color=colour, mfc=inside)
-        axes.text(0.01, row - 0.22, name, transform=axes.get_yaxis_transform(), fontsize=8, va="bottom", bbox=PAPER)
+            if who:
+                dot(axes, row, at[who, prompts, measure], color=colour, mfc=inside)
+    named(axes, names, above=True)
     baseline = at[results.study["baseline"], prompts, measure]
     if baseline["low"] is not None:
         axes.axvspan(baseline["low"], baseline["high"], color="black", alpha=0.08, linewidth=0)
         axes.axvline(baseline["value"], color="black", linewidth=1, linestyle="--")
-    axes.set(ylim=(len(names) - 0.5, -0.8), yticks=[], title=f"{measure} on {prompts}")
+    axes.set(xlabel=f"{measure} on {prompts}")
     if results.measures[measure]:
         axes.set_xlim(-0.02, 1.02)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.spines["left"].set_visible(False)
-    return plain(figure, axes)
+        percent(axes.xaxis)
+    return figure
 
 
 def scores(name: str, point: dict) -> Figure:
     """A histogram of a condition's scores on either side of the test prompts."""
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    axes = figure.subplots()
-    sides = point["scores"]["test"]
-    bins = np.histogram_bin_edges([*sides["positive"], *sides["negative"]], bins=30).tolist()
-    for side, colour, hatch in (("positive", CYCLE[1], ""), ("negative", CYCLE[0], "///")):
-        axes.hist(sides[side], bins=bins, color=colour, alpha=0.6, hatch=hatch, edgecolor="white", label=point[side])
-    axes.axvline(point["threshold"], color="black", linestyle="--", linewidth=1, label=f"fires {point['fires_when']}")
-    axes.set(xlabel=f"{point['score']} at {point['site']}", ylabel="prompts", title=name)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return plain(figure, axes)
+    figure, axes = panel(2.8)
+    sides = {point[side]: point["scores"]["test"][side] for side in ("positive", "negative")}
+    histogram(axes, sides, point["threshold"], (CYCLE[1], CYCLE[0]), edgecolor="white")
+    axes.set(xlabel=f"{point['score']} at {point['site']}", ylabel="prompts", title=f"{name}, fires {point['fires_when']}")
+    return legend(figure)
 
 
 def roc(name: str, point: dict, found: dict) -> Figure:
     """True against false alarms on the test prompts, for every threshold."""
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(3.2)
     sign = 1 if point["fires_when"] == "above" else -1
     positive, negative = (sign * np.array(point["scores"]["test"][side]) for side in ("positive", "negative"))
     cuts = np.unique([*positive, *negative])[::-1]
-    rates = [[0.0, *((side >= cut).mean() for cut in cuts)] for side in (negative, positive)]
-    axes.plot(*rates, color=CYCLE[0], drawstyle="steps-post")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-    with_intervals(
-        axes, [found["fires"]["negative"]], [found["fires"]["positive"]], {"color": CYCLE[1], "fmt": "o", "markersize": 6}
+    axes.plot(
+        *([0.0, *((side >= cut).mean() for cut in cuts)] for side in (negative, positive)), color=CYCLE[0], drawstyle="steps-post"
     )
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    x, y = found["fires"]["negative"], found["fires"]["positive"]
+    axes.errorbar(value(x), value(y), xerr=arms([x]), yerr=arms([y]), color=CYCLE[1], fmt="o", markersize=6, elinewidth=0.6)
     axes.set(xlabel=f"fires on {point['negative']}", ylabel=f"fires on {point['positive']}", title=name)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return plain(figure, axes)
+    percent(axes.xaxis, axes.yaxis)
+    return figure
 
 
 def activations(name: str, plane: dict, layer: str) -> Figure:
     """A dot for each text, a colour and shape for each side."""
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel(3.3)
     places, labels = np.array(plane["layers"][layer]["points"]), np.array(plane["labels"])
     for label, colour, marker in zip(dict.fromkeys(plane["labels"]), (CYCLE[1], CYCLE[0]), MARKERS, strict=False):
         own = places[labels == label]
@@ -172,5 +166,4 @@ def activations(name: str, plane: dict, layer: str) -> Figure:
         for which, share in zip(("first", "second"), plane["layers"][layer]["shares"], strict=True)
     )
     axes.set(xlabel=first, ylabel=second, title=f"{name}, block {layer}, tokens: {plane['read']}")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return plain(figure, axes)
+    return legend(figure)
