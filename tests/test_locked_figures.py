@@ -1,7 +1,7 @@
 """Small seeded runs of every recipe, and of a study, have the figures and the answers they had before.
 
-`python tests/test_locked_figures.py --write [NAME ...]` writes tests/locked/*.json with the nnsteer that it imports. Do so only
-for a change that is meant to move figures, and say so in the commit.
+`python tests/test_locked_figures.py --write [NAME ...]` writes tests/locked/*.json with the nnsteer that
+it imports. Do so only for a change that is meant to move figures, and say so in the commit.
 """
 
 from __future__ import annotations
@@ -11,19 +11,15 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-import nnsteer
 from nnsteer.__main__ import main
 
 HERE = Path(__file__).parent
@@ -119,7 +115,9 @@ def write_sources(folder: Path) -> dict[str, str]:
     sources["categories"] = [row for row in rows if (row["split"], row["base"]) in own]
     for name in ("myopia", "sycophancy"):
         path = DATA / "behaviours" / f"{name}.jsonl"
-        sources[name] = first_rows(path, "answer_matching_behavior", {"fit": 24, "tune": 8, "test": 12})
+        sources[name] = first_rows(
+            path, "answer_matching_behavior", {"fit": 24, "tune": 8, "test": 12}
+        )
     for name, own_rows in sources.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own_rows))
     paths = {name: str(folder / f"{name}.jsonl") for name in sources}
@@ -162,15 +160,19 @@ def figures_of(name: str, folder: Path) -> dict[str, object]:
     """What a run leaves, flat."""
     options = [option.format(**write_sources(folder)) for option in RUNS[name]]
     out = folder / "out"
-    if name == "study":  # in a process where `recipe categories` has run, main() no longer takes a study's FILE
-        paths = {**os.environ, "PYTHONPATH": str(Path(nnsteer.__file__).parent.parent)}
-        command = [sys.executable, "-m", "nnsteer", *options, "--out", str(out)]
-        subprocess.run(command, env=paths, check=True, stdout=subprocess.DEVNULL)
-    else:
-        with patch.dict(sys.modules, {"transformer_lens.model_bridge": None}):
-            main([*options, "--out", str(out)])
-    results = {path.name: json.loads(path.read_text()) for path in out.glob("*.json") if path.name in RESULTS}
-    assert results, f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # not patch.dict, which forgets what was imported meanwhile
+        patch.setitem(sys.modules, "transformer_lens.model_bridge", None)
+        main([*options, "--out", str(out)])
+    results = {
+        path.name: json.loads(path.read_text())
+        for path in out.glob("*.json")
+        if path.name in RESULTS
+    }
+    assert results, (
+        f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
+    )
     figures = flat(results)
     for path in sorted(out.glob("*.jsonl")):
         figures |= flat({path.name: answers(path)})
@@ -205,7 +207,11 @@ def test_a_small_run_has_the_locked_figures(name, tmp_path):
 
 
 def read(path: Path) -> dict[str, object]:
-    return {f"{parent}.{last}": value for parent, own in json.loads(path.read_text()).items() for last, value in own.items()}
+    return {
+        f"{parent}.{last}": value
+        for parent, own in json.loads(path.read_text()).items()
+        for last, value in own.items()
+    }
 
 
 def write(names: list[str]) -> None:
@@ -215,7 +221,9 @@ def write(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             figures = figures_of(name, Path(folder))
         path = LOCKED / f"{name}.json"
-        groups: dict[str, dict[str, object]] = defaultdict(dict)  # by all but the last part of their paths: half the size
+        groups: dict[str, dict[str, object]] = defaultdict(
+            dict
+        )  # by all but the last part of their paths: half the size
         for where, value in figures.items():
             parent, last = where.rsplit(".", 1)
             groups[parent][last] = value
