@@ -115,9 +115,7 @@ def write_sources(folder: Path) -> dict[str, str]:
     sources["categories"] = [row for row in rows if (row["split"], row["base"]) in own]
     for name in ("myopia", "sycophancy"):
         path = DATA / "behaviours" / f"{name}.jsonl"
-        sources[name] = first_rows(
-            path, "answer_matching_behavior", {"fit": 24, "tune": 8, "test": 12}
-        )
+        sources[name] = first_rows(path, "answer_matching_behavior", {"fit": 24, "tune": 8, "test": 12})
     for name, own_rows in sources.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own_rows))
     paths = {name: str(folder / f"{name}.jsonl") for name in sources}
@@ -160,19 +158,11 @@ def figures_of(name: str, folder: Path) -> dict[str, object]:
     """What a run leaves, flat."""
     options = [option.format(**write_sources(folder)) for option in RUNS[name]]
     out = folder / "out"
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # not patch.dict, which forgets what was imported meanwhile
+    with pytest.MonkeyPatch.context() as patch:  # not patch.dict, which forgets what was imported meanwhile
         patch.setitem(sys.modules, "transformer_lens.model_bridge", None)
         main([*options, "--out", str(out)])
-    results = {
-        path.name: json.loads(path.read_text())
-        for path in out.glob("*.json")
-        if path.name in RESULTS
-    }
-    assert results, (
-        f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
-    )
+    results = {path.name: json.loads(path.read_text()) for path in out.glob("*.json") if path.name in RESULTS}
+    assert results, f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
     figures = flat(results)
     for path in sorted(out.glob("*.jsonl")):
         figures |= flat({path.name: answers(path)})
@@ -207,11 +197,7 @@ def test_a_small_run_has_the_locked_figures(name, tmp_path):
 
 
 def read(path: Path) -> dict[str, object]:
-    return {
-        f"{parent}.{last}": value
-        for parent, own in json.loads(path.read_text()).items()
-        for last, value in own.items()
-    }
+    return {f"{parent}.{last}": value for parent, own in json.loads(path.read_text()).items() for last, value in own.items()}
 
 
 def write(names: list[str]) -> None:
@@ -221,9 +207,7 @@ def write(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             figures = figures_of(name, Path(folder))
         path = LOCKED / f"{name}.json"
-        groups: dict[str, dict[str, object]] = defaultdict(
-            dict
-        )  # by all but the last part of their paths: half the size
+        groups: dict[str, dict[str, object]] = defaultdict(dict)  # by all but the last part of their paths: half the size
         for where, value in figures.items():
             parent, last = where.rsplit(".", 1)
             groups[parent][last] = value
