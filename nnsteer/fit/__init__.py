@@ -1,7 +1,8 @@
 """Activations to directions and editors, one per site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from nnsteer import registry
 from nnsteer.fit.activations import Activations
 from nnsteer.fit.combine import mean, orthogonal, total
 from nnsteer.fit.controls import norm_matched, permuted, random_like
@@ -13,7 +14,9 @@ from nnsteer.program.direction import Direction
 from nnsteer.program.names import Method
 from nnsteer.program.site import Place
 
-METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
+MethodFunction = Callable[[Activations], dict[Place, Direction]]
+
+METHODS: Mapping[str, MethodFunction] = {
     "mean_difference": mean_difference,
     "pca_pairwise": pca_pairwise,
     "pca_center": pca_center,
@@ -21,6 +24,12 @@ METHODS: dict[Method, Callable[[Activations], dict[Place, Direction]]] = {
     "lda": lda,
     "logistic": logistic,
 }
+
+
+def method_named(name: str) -> MethodFunction:
+    """One of METHODS, or one from outside. Raises UserError for a name that nothing has."""
+    return registry.named("nnsteer.methods", METHODS, name)
+
 
 __all__ = [
     "METHODS",
@@ -30,6 +39,7 @@ __all__ = [
     "logistic",
     "mean",
     "mean_difference",
+    "method_named",
     "norm_matched",
     "orth",
     "orthogonal",

@@ -49,7 +49,7 @@ def directions(
     if runner.remote is None and method == "mean_difference":  # memory does not grow with the texts
         return fit.mean_difference(runner.moments(contrast, ordered, span, watch=watch))
     if runner.remote is None or method not in KERNELS:
-        return fit.METHODS[method](runner.record(contrast, ordered, span, watch))
+        return fit.method_named(method)(runner.record(contrast, ordered, span, watch))
     at_once = pairs_at_once or estimate.pairs_at_once(len(ordered), hidden_size(runner))
     parts = [part(contrast, start, at_once) for start in range(0, max(map(len, sides(contrast))), at_once)]
     if len(parts) == 1:

@@ -6,11 +6,11 @@ from typing import Literal
 
 from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Reading, Where, first_generated
 
-Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
+Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"] | str  # or one from outside
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Score = Literal["cosine", "cast", "projection", "coordinate"]
 Side = Literal["above", "below"]
-OpName = Literal["add", "ablate", "affine", "clamp"]
+OpName = Literal["add", "ablate", "affine", "clamp"] | str
 Unit = Literal["length", "absolute", "norm"]
 SpanName = Literal["all", "prompt", "last_prompt", "generated"]
 ReadingName = Literal["prompt", "last_prompt", "response", "first_3", "last"]

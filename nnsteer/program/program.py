@@ -3,13 +3,13 @@ when a condition holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from nnsteer import registry
 from nnsteer.program.condition import Condition, When, leaves
 from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.editor import Editor, Editors
-from nnsteer.program.names import OpName
 from nnsteer.program.op import Ablate, Add, Affine, Clamp, Edit, Op, describe, fitted
 from nnsteer.program.site import Place
 from nnsteer.program.span import ALL, Where
@@ -93,6 +93,12 @@ def _steps(ops: Iterable[tuple[Op, Place]], span: Where) -> Program:
     return Program(tuple(Step(op, site, span) for op, site in ops))
 
 
-OPS: dict[OpName, Callable[[Directions, float, Where], Program]] = {
-    "add": add, "ablate": ablate, "affine": affine, "clamp": clamp,
-}  # fmt: skip
+OpFunction = Callable[[Directions, float, Where], Program]
+"""The steps for directions, a strength and the tokens to steer."""
+
+OPS: Mapping[str, OpFunction] = {"add": add, "ablate": ablate, "affine": affine, "clamp": clamp}
+
+
+def op_named(name: str) -> OpFunction:
+    """One of OPS, or one from outside. Raises UserError for a name that nothing has."""
+    return registry.named("nnsteer.ops", OPS, name)
