@@ -31,8 +31,8 @@ def named(group: str, builtin: Mapping[str, T], name: str) -> T:
 
 
 def outside(group: str, known: Iterable[str], name: str) -> Any:
-    """The function that an entry point of the group names, or `module:function`. Raises UserError for
-    a name that is neither; `known` are the builtin ones, for the list of what there is."""
+    """The function that an entry point of the group names, or `module:function`. Raises UserError
+    for a name that is neither; `known` are the builtin ones, for the list of what there is."""
     points = [point for point in entry_points(group=group) if point.name == name]
     if len({point.value for point in points}) > 1:
         values = " and ".join(point.value for point in points)
@@ -61,7 +61,7 @@ def function(reference: str, what: str) -> Callable[..., Any]:
     try:
         found = attrgetter(name)(module(path, what))
     except AttributeError:
-        raise UserError(f"{what}: {path} has no {name!r}; give another as module:function") from None
+        raise UserError(f"{what}: {path} has no {name!r}; give another") from None
     if not callable(found):
         raise UserError(f"{what}: {reference} is not a function; give one as module:function")
     return found
@@ -79,21 +79,26 @@ def module(path: str, what: str) -> Any:
 
 def reference(found: Callable[..., Any]) -> str:
     """`module:function` of a function that is found again by it. Raises UserError for another."""
-    place = f"{found.__module__}:{getattr(found, '__qualname__', '')}"
-    if place.startswith("__main__:") or "<" in place or function(place, place) is not found:
-        remedy = "put it by itself in a module that can be imported, or save the other steps"
-        raise UserError(f"{place}: a function in a script or in another one can't be saved; {remedy}")
+    place = f"{found.__module__}:{found.__qualname__}" if inspect.isfunction(found) else str(found)
+    hidden = not inspect.isfunction(found) or place.startswith("__main__:") or "<" in place
+    if hidden or function(place, place) is not found:
+        remedy = "put it by itself in a module, or save the other steps"
+        raise UserError(f"{place}: only a function with a name of its own can be saved; {remedy}")
     return place
 
 
 def code(found: Callable[..., Any]) -> str:
     """A hash of a function's source, whatever its comments and line breaks."""
-    source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(found))))
+    try:
+        lines = inspect.getsource(found)
+    except OSError as error:
+        raise UserError(f"{reference(found)}: no source found ({error}); it needs a .py") from error
+    source = ast.unparse(ast.parse(textwrap.dedent(lines)))
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def same(place: str, fingerprint: str) -> Callable[..., Any]:
-    """The function that `reference` and `code` told of. Raises UserError where it is not the same."""
+    """The function that `reference` and `code` told of. Raises UserError where it is another."""
     found = function(place, f"op {place}")
     if code(found) != fingerprint:
         raise UserError(f"op {place}: has changed since it was saved; restore it, or save it again")
