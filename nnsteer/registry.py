@@ -100,6 +100,6 @@ def code(found: Callable[..., Any]) -> str:
 def same(place: str, fingerprint: str) -> Callable[..., Any]:
     """The function that `reference` and `code` told of. Raises UserError where it is another."""
     found = function(place, f"op {place}")
-    if code(found) != fingerprint:
+    if not inspect.isfunction(found) or code(found) != fingerprint:
         raise UserError(f"op {place}: has changed since it was saved; restore it, or save it again")
     return found
