@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from nnsteer import registry
 from nnsteer.cli.sketch import sketched
 from nnsteer.errors import UserError
 
@@ -142,10 +143,11 @@ For zsh, tcsh or fish: that word, and a file that your shell reads."""
 def main(args: list[str] | None = None) -> None:
     """Finds the verb and hands it the rest of the command line."""
     args = sys.argv[1:] if args is None else args
-    name = next((name for name in (" ".join(args[:2]), *args[:1]) if name in VERBS), None)
-    group = {verb: entry for verb, entry in VERBS.items() if not args or verb.startswith(f"{args[0]} ")}
+    verbs = all_verbs()
+    name = next((name for name in (" ".join(args[:2]), *args[:1]) if name in verbs), None)
+    group = {verb: entry for verb, entry in verbs.items() if not args or verb.startswith(f"{args[0]} ")}
     if not args or args[0] in HELP:
-        print("\n".join([OPENING, *described(VERBS), CLOSING]))
+        print("\n".join([OPENING, *described(verbs), CLOSING]))
     elif args == ["--version"]:
         print(f"nnsteer {version('nnsteer')}")
     elif group and args[1:2] in ([], ["-h"], ["--help"]):
@@ -155,13 +157,38 @@ def main(args: list[str] | None = None) -> None:
 
         with command.reported():
             if args[0] in COMPLETION:
-                complete(args)
+                complete(args, verbs)
             elif name is None:
-                raise UserError(unknown(args))
+                raise UserError(unknown(args, verbs))
             else:
-                found = sketched if any(arg in HELP for arg in args) else import_module
-                module: Any = found(VERBS[name].module)
+                module = opened(name, verbs[name], sketch=any(arg in HELP for arg in args))
                 command.run(module.Config, module.main, module.__doc__ or "", args[len(name.split()) :], f"nnsteer {name}")
+
+
+def all_verbs() -> dict[str, Verb]:
+    """The recipes, then those of other packages, then the other verbs."""
+    recipes = {name: verb for name, verb in VERBS.items() if name.startswith("recipe ")}
+    return recipes | outside_recipes() | VERBS
+
+
+def outside_recipes() -> dict[str, Verb]:
+    """The recipes of other packages, by entry points; nothing of them is imported."""
+    return {
+        f"recipe {point.name}": Verb(
+            point.value, f"From {point.value}, a module of another package.", f"recipe {point.name} --help"
+        )
+        for point in registry.points_of("nnsteer.recipes")
+    }
+
+
+def opened(name: str, verb: Verb, sketch: bool) -> Any:
+    """A verb's module; with `sketch`, of nnsteer's own only as much as its help needs."""
+    if name in VERBS:
+        return (sketched if sketch else import_module)(verb.module)
+    module = registry.module(verb.module, name)
+    if lacking := [part for part in ("Config", "main") if not hasattr(module, part)]:
+        raise UserError(f"{name}: {verb.module} has no {' and no '.join(lacking)}; give it a dataclass Config and main(config)")
+    return module
 
 
 def described(verbs: Mapping[str, Verb]) -> list[str]:
@@ -169,25 +196,25 @@ def described(verbs: Mapping[str, Verb]) -> list[str]:
     return [f"  {name:<24}{verb.purpose}\n  {'':<24}nnsteer {verb.example}" for name, verb in verbs.items()]
 
 
-def unknown(args: list[str]) -> str:
+def unknown(args: list[str], verbs: Mapping[str, Verb]) -> str:
     """What to say to a verb that is none."""
-    given = " ".join(args[:2]) if any(verb.startswith(f"{args[0]} ") for verb in VERBS) else args[0]
-    near = get_close_matches(given, VERBS, n=1)
-    return f"{given}: no such verb; {f'did you mean {near[0]}? ' if near else ''}there are {', '.join(VERBS)}; see nnsteer --help"
+    given = " ".join(args[:2]) if any(verb.startswith(f"{args[0]} ") for verb in verbs) else args[0]
+    near = get_close_matches(given, verbs, n=1)
+    return f"{given}: no such verb; {f'did you mean {near[0]}? ' if near else ''}there are {', '.join(verbs)}; see nnsteer --help"
 
 
-def complete(args: list[str]) -> None:
+def complete(args: list[str], verbs: Mapping[str, Verb]) -> None:
     """Prints or writes tyro's completion script, which knows every verb's options."""
     from tyro.extras import SubcommandApp
 
     from nnsteer import command
 
     apps = {"": SubcommandApp()}
-    for name, verb in VERBS.items():
+    for name, verb in verbs.items():
         group, _, last = name.rpartition(" ")
         if group not in apps:
             apps[""].command(apps.setdefault(group, SubcommandApp()), name=group)
-        apps[group].command(sketched(verb.module).Config, name=last)
+        apps[group].command(opened(name, verb, sketch=True).Config, name=last)
     with command.READABLE:
         apps[""].cli(args=args, prog="nnsteer")
 

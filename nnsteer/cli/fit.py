@@ -51,7 +51,8 @@ class Config:
     """SOURCE of prompts to which the sides are openers of answers."""
     method: Method = "mean_difference"
     """The difference of the means; CAST's principal directions of pairs (pca_pairwise), of all states (pca_center) or of
-    differences (pca_diff); or a probe: linear discriminant or logistic regression."""
+    differences (pca_diff); or a probe: linear discriminant or logistic regression; or one from outside, by
+    the name of its entry point or as module:function."""
     read: ReadingName = "prompt"
     """The tokens whose mean state is read: the prompt's, its last; the opener's (response), its first three; the text's last."""
     layers: tuple[int, ...] | None = None
@@ -77,6 +78,7 @@ def main(config: Config) -> None:
     from nnsteer.model import reading as reading_of
 
     at_least_one(config, "pairs", "batch_size")
+    nnsteer.fit.method_named(config.method)  # or refused, before a model is loaded
     out = options.new_path(config.out, ".safetensors", ".svec", ".gguf")
     contrast = load_contrast(config.positive, config.negative, config.prompts, config.pairs, config.seed)
     files = options.find(config.model, config.chat)

@@ -50,7 +50,8 @@ class SteerOptions:
     directions: Path | None = None
     """A file that `nnsteer fit` wrote."""
     op: OpName = "add"
-    """Add them, remove them (ablate), or set how much of them there is, from the negative mean (affine) or from zero (clamp)."""
+    """Add them, remove them (ablate), or set how much of them there is, from the negative mean (affine) or from zero (clamp);
+    or one from outside, by the name of its entry point or as module:function."""
     strength: float = 1.0
     """How many units; with affine and clamp, how much is set."""
     unit: Unit = "length"
@@ -149,7 +150,7 @@ def variant(path: Path, name: str | None) -> nnsteer.Program:
 
 def steered(options: SteerOptions) -> nnsteer.Program:
     """The steps for saved directions."""
-    from nnsteer.program.program import OPS
+    from nnsteer.program.program import op_named
 
     if options.directions is None:
         raise UserError("--directions: give a file that `nnsteer fit` wrote")
@@ -157,7 +158,7 @@ def steered(options: SteerOptions) -> nnsteer.Program:
         raise UserError(f"--strength {options.strength}: must be a finite number, such as 0.5")
     own = at_layers(options.directions, options.layers)
     in_unit = nnsteer.Directions({site: direction.in_unit(options.unit) for site, direction in own.items()})
-    return OPS[options.op](in_unit, options.strength, SPANS[options.span])
+    return op_named(options.op)(in_unit, options.strength, SPANS[options.span])
 
 
 def at_layers(path: Path, layers: Sequence[int] | None) -> dict[nnsteer.Place, nnsteer.Direction]:

@@ -34,7 +34,7 @@ What stands in the file, with defaults; a list makes a variant for each of its e
     direction = "NAME"
     layer = [0, 1, [0, 1, 2]]
     strength = 1.0
-    op = "add"                            # or ablate, affine, clamp
+    op = "add"                            # or ablate, affine, clamp, module:function
     method = "mean_difference"            # as in `nnsteer fit --method`
     span = "all"                          # or prompt, last_prompt, generated
     unit = "length"                       # or absolute, norm, as in `nnsteer generate --unit`
@@ -49,7 +49,7 @@ What stands in the file, with defaults; a list makes a variant for each of its e
 
 Measures of answers: refusal, keywords, classifier[:MODEL@REVISION[,label=LABEL]], either[:...] of those two, judge:FILE.toml,
 matching:SOURCE, faulty:SOURCE, length, distinct-N, drift, broken. Of the model itself: kl, top-N, cross-entropy, chooses:SOURCE,
-margin:SOURCE.
+margin:SOURCE. An op, a method or a measure of your own goes by its entry point's name or as module:function (CONTRIBUTING.md).
 """
 
 from __future__ import annotations

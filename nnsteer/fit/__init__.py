@@ -1,7 +1,8 @@
 """Activations to directions and editors, one per site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from nnsteer import registry
 from nnsteer.fit.activations import Activations
 from nnsteer.fit.combine import mean, orthogonal, total
 from nnsteer.fit.controls import norm_matched, permuted, random_like
@@ -12,7 +13,9 @@ from nnsteer.fit.probes import lda, logistic
 from nnsteer.program.direction import Directions
 from nnsteer.program.names import Method
 
-METHODS: dict[Method, Callable[[Activations], Directions]] = {
+MethodFunction = Callable[[Activations], Directions]
+
+METHODS: Mapping[str, MethodFunction] = {
     "mean_difference": mean_difference,
     "pca_pairwise": pca_pairwise,
     "pca_center": pca_center,
@@ -20,6 +23,12 @@ METHODS: dict[Method, Callable[[Activations], Directions]] = {
     "lda": lda,
     "logistic": logistic,
 }
+
+
+def method_named(name: str) -> MethodFunction:
+    """One of METHODS, or one from outside. Raises UserError for a name that nothing has."""
+    return registry.named("nnsteer.methods", METHODS, name)
+
 
 __all__ = [
     "METHODS",
@@ -29,6 +38,7 @@ __all__ = [
     "logistic",
     "mean",
     "mean_difference",
+    "method_named",
     "norm_matched",
     "orth",
     "orthogonal",

@@ -1,4 +1,4 @@
-"""Measures by the names that a study's file uses."""
+"""Measures by the names that a study's file uses. One from outside is a function without arguments that makes a measure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from nnsteer import registry
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.choice import chooses, faulty, load_pairs, margin, matching
 from nnsteer.measure.classifier import CAST, REFUSAL, classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.judge import judge, load_judge
-from nnsteer.measure.kinds import Measure, OfAnswers
+from nnsteer.measure.kinds import Measure, OfAnswers, OfModel, OfReading
 from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.measure.skill import text_loss, top_k
 from nnsteer.measure.text import distinct, length
@@ -51,6 +52,7 @@ GIVEN: Mapping[str, tuple[str, Callable[[str, Means], Measure]]] = {
     "matching": ("SOURCE", lambda given, _: matching(load_pairs(given))),
     "faulty": ("SOURCE", lambda given, _: faulty(load_pairs(given))),
 }
+GROUP = "nnsteer.measures"
 KNOWN = (*PLAIN, *(f"{name}-N" for name in NUMBERED), *(f"{name}:{what}" for name, (what, _) in GIVEN.items()))
 
 
@@ -74,7 +76,12 @@ def named(name: str, means: Means) -> Measure:
         return NUMBERED[stem](int(number))
     if kind in GIVEN and given:
         return GIVEN[kind][1](given, means)
-    raise UserError(f"measure {name}: no such measure; there are {', '.join(KNOWN)}")
+    if kind in (*PLAIN, *NUMBERED, *GIVEN):
+        raise UserError(registry.unknown(GROUP, KNOWN, name))
+    made = registry.outside(GROUP, KNOWN, name)()
+    if not isinstance(made, OfAnswers | OfReading | OfModel):
+        raise UserError(f"measure {name}: gives {type(made).__name__}; give a function to an OfAnswers, OfReading or OfModel")
+    return made
 
 
 def classified(given: str, means: Means) -> OfAnswers:

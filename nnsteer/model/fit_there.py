@@ -17,7 +17,7 @@ from nnsteer.model import traces
 from nnsteer.model.reading import tokens_to_read
 from nnsteer.ndif import estimate
 from nnsteer.ndif.estimate import size
-from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.direction import Direction, Directions, as_directions
 from nnsteer.program.names import Method
 from nnsteer.program.site import Place
 from nnsteer.program.span import Reading
@@ -46,11 +46,11 @@ def directions(
     """A direction per site. On a server, all of `pairs_at_once` texts a side are read and reduced in one request (by default as
     many as `ndif.estimate` allows): directions come home from one request, and from several what merges into them
     (`fit.partial`; `rank` is for pca_pairwise). Raises UserError for a method that does not merge."""
-    ordered = sorted(sites, key=lambda site: site.order)
+    ordered, function = sorted(sites, key=lambda site: site.order), fit.method_named(method)
     if runner.remote is None and method == "mean_difference":  # memory does not grow with the texts
         return fit.mean_difference(runner.moments(contrast, ordered, span, watch=watch))
     if runner.remote is None or method not in KERNELS:
-        return fit.METHODS[method](runner.record(contrast, ordered, span, watch))
+        return as_directions(function(runner.record(contrast, ordered, span, watch)))
     at_once = pairs_at_once or estimate.pairs_at_once(len(ordered), hidden_size(runner))
     parts = [part(contrast, start, at_once) for start in range(0, max(map(len, sides(contrast))), at_once)]
     if len(parts) == 1:

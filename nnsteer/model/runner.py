@@ -30,7 +30,7 @@ from nnsteer.ndif.estimate import PROMPTS_AT_ONCE
 from nnsteer.program.condition import Condition
 from nnsteer.program.direction import AnyDirections, Directions, as_directions
 from nnsteer.program.identity import ModelId, require_same, weights_fingerprint
-from nnsteer.program.names import Method, ReadingName, Score, as_method, as_reading
+from nnsteer.program.names import Method, ReadingName, Score, as_reading
 from nnsteer.program.program import Program, places_of
 from nnsteer.program.site import Place
 from nnsteer.program.span import GENERATED, PROMPT, Reading
@@ -152,7 +152,7 @@ class Runner:
         answered = any(text.response for text in (*contrast.positive, *contrast.negative))
         reading = (GENERATED if answered else PROMPT) if over is None else as_reading(over)
         places = places_in(self.hf, range(num_layers(self.hf.config)) if sites is None else sites)
-        return fit_there.directions(self, contrast, places, reading, as_method(method), watch)
+        return fit_there.directions(self, contrast, places, reading, method, watch)
 
     def condition(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
 
-from nnsteer.errors import UserError
+from nnsteer import registry
 from nnsteer.program import condition, op
 from nnsteer.program.direction import Direction
 from nnsteer.program.editor import Editor, Gate
@@ -49,8 +51,13 @@ class Store:
         if isinstance(value, dict):
             return {"dict": {key: self.encode(item) for key, item in value.items()}}
         if isinstance(value, op.Custom):
-            raise UserError(f"{value}: a function can't be saved; keep it in your script and save the other steps")
+            return self.encode_custom(value)
         return self.encode_fields(value) if is_dataclass(value) else value
+
+    def encode_custom(self, value: op.Custom) -> dict:
+        """A function by its name, with hashes of its source and its tensors: a study's keys hang on both."""
+        place, code = registry.reference(value.function), registry.code(value.function)
+        return {"custom": place, "code": code, "hash": hashed(value.tensors), "tensors": self.encode(value.tensors)}
 
     def encode_fields(self, value: Any) -> dict:
         """A dataclass as its name and fields. A `vouched` that is None is left out, so that versions
@@ -60,6 +67,12 @@ class Store:
             del found["vouched"]
         encoded = {name: self.encode(own) for name, own in found.items()}
         return {"is": type(value).__name__, "fields": encoded}
+
+
+def hashed(tensors: tuple[Tensor, ...]) -> str:
+    """Sixteen hex digits of values, shapes and dtypes."""
+    facts = [[str(tensor.dtype), list(tensor.shape), tensor.tolist()] for tensor in tensors]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def decode(fact: Any, tensors: dict[str, Tensor], shared: list) -> Any:
@@ -72,6 +85,8 @@ def decode(fact: Any, tensors: dict[str, Tensor], shared: list) -> Any:
         return shared[fact["shared"]]
     if "tensor" in fact:
         return tensors[fact["tensor"]]
+    if "custom" in fact:
+        return op.Custom(registry.same(fact["custom"], fact["code"]), decode(fact["tensors"], tensors, shared))
     if "tuple" in fact:
         return tuple(decode(item, tensors, shared) for item in fact["tuple"])
     if "dict" in fact:

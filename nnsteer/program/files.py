@@ -39,13 +39,14 @@ def load_directions(path: str | Path) -> Directions:
 
 
 def save_programs(path: str | Path, programs: Mapping[str, Program]) -> None:
-    """Writes named programs; a direction that several steps use is stored once. Raises UserError for an op of the user's own,
-    which is a function and not data."""
+    """Writes named programs; a direction that several steps use is stored once. A function of the user's own is written as the
+    name of its module and its own; raises UserError for one that can't be found by it, as in a script."""
     save(path, "programs", dict(programs))
 
 
 def load_programs(path: str | Path) -> dict[str, Program]:
-    """Programs by name."""
+    """Programs by name. Where one has a function of the user's own, its module is imported: raises UserError where that is not
+    there, or the function has changed. Load no file that names modules of which you don't know what importing them does."""
     return load(path, "programs")
 
 

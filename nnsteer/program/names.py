@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from nnsteer.errors import UserError
 from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Reading, Span, Where, first_generated
 
-Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"]
+Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"] | str  # or one from outside
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Score = Literal["cosine", "cast", "projection", "coordinate"]
 Side = Literal["above", "below"]
-OpName = Literal["add", "ablate", "affine", "clamp"]
+OpName = Literal["add", "ablate", "affine", "clamp"] | str
 Unit = Literal["length", "absolute", "norm"]
 SpanName = Literal["all", "prompt", "last_prompt", "generated"]
 ReadingName = Literal["prompt", "last_prompt", "response", "first_3", "last"]
@@ -38,10 +38,3 @@ def as_reading(reading: Reading | ReadingName) -> Reading:
     if isinstance(reading, str) and reading in READINGS:
         return READINGS[reading]
     raise UserError(f"reading {reading!r}: expected one of {', '.join(READINGS)}, or a Span, Positions or Last")
-
-
-def as_method(method: Method) -> Method:
-    """The same. Raises UserError for the name of no method."""
-    if method in get_args(Method):
-        return method
-    raise UserError(f"method {method!r}: expected one of {', '.join(get_args(Method))}")

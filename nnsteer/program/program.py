@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nnsteer import registry
 from nnsteer.errors import UserError
 from nnsteer.program.condition import Condition, When, leaves
 from nnsteer.program.direction import AnyDirections, Direction, Directions, listed, usable
 from nnsteer.program.editor import Editor, Editors
-from nnsteer.program.names import OpName, SpanName, as_where
+from nnsteer.program.names import SpanName, as_where
 from nnsteer.program.op import Ablate, Add, Affine, Clamp, Edit, Op, brief, describe, fitted
 from nnsteer.program.show import shortened, table
 from nnsteer.program.site import Place, named
@@ -140,6 +141,12 @@ def _steps(ops: Iterable[tuple[Op, Place]], span: Where | SpanName) -> Program:
     return Program(tuple(Step(op, site, where) for op, site in ops))
 
 
-OPS: dict[OpName, Callable[[Directions, float, Where], Program]] = {
-    "add": add, "ablate": ablate, "affine": affine, "clamp": clamp,
-}  # fmt: skip
+OpFunction = Callable[[Directions, float, Where], Program]
+"""The steps for directions, a strength and the tokens to steer."""
+
+OPS: Mapping[str, OpFunction] = {"add": add, "ablate": ablate, "affine": affine, "clamp": clamp}
+
+
+def op_named(name: str) -> OpFunction:
+    """One of OPS, or one from outside. Raises UserError for a name that nothing has."""
+    return registry.named("nnsteer.ops", OPS, name)

@@ -33,7 +33,7 @@ def fitted(
     file = folder / f"{name}.safetensors"
     if not file.exists():
         with bar(f"reading {name}", len(contrast.positive) + len(contrast.negative)) as watch:
-            directions = fit.METHODS[method](record_with_pads(bare(runner), contrast, sites, span, watch))
+            directions = fit.method_named(method)(record_with_pads(bare(runner), contrast, sites, span, watch))
         save_directions(file, (direction.unit() for direction in cast_skew(directions).values()))
     kept = load_directions(file)
     for direction in kept.values():

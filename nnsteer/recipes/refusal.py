@@ -98,6 +98,8 @@ def main(config: Config, opened: Runner | None = None) -> None:
     """The method, step by step; what each step made lies in the run folder. `opened` is the model, where it is open already."""
     # 0. Whatever can be wrong is found before any weights are loaded.
     check_numbers(config)
+    for method in (config.method, config.condition_method):
+        fit.method_named(method)
     if config.dry_run:
         return show_plan(plan(config))
     windows, spans, strengths = choices(config)

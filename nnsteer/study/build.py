@@ -11,7 +11,7 @@ from nnsteer.program import rules
 from nnsteer.program.condition import When
 from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.names import SPANS
-from nnsteer.program.program import OPS, Program
+from nnsteer.program.program import Program, op_named
 from nnsteer.program.site import Place, Site
 from nnsteer.study.cells import BASELINE, Study, Variant
 from nnsteer.study.fitting import Fitted, plane_file, scores_file
@@ -54,7 +54,7 @@ def at(directions: Mapping[Place, Direction], layer: int, cell: Cell) -> Directi
 
 def program(cell: Cell, own: Mapping[Place, Direction], conditions: Mapping[str, When]) -> Program:
     """The cell's steps."""
-    steps = OPS[cell.op](Directions(own), cell.strength, SPANS[cell.span])
+    steps = op_named(cell.op)(Directions(own), cell.strength, SPANS[cell.span])
     if cell.when is None:
         return steps
     return rules.program([f"if {cell.when} then it"], conditions, {"it": steps})

@@ -50,7 +50,7 @@ def fit_directions(spec: Spec, inputs: Inputs, runner: Runner, folder: Folder) -
                 read = runner.record(contrast, block_outs(range(runner.layout.num_layers)), READINGS[entry.read], watch)
             folder.write_json(plane, projections(read, side_names(entry)))
             for method in missing:
-                save_directions(folder / files[method], fit.METHODS[method](read).values())
+                save_directions(folder / files[method], fit.method_named(method)(read).values())
         fitted |= {(name, method): load_directions(folder / file) for method, file in files.items()}
     return fitted
 

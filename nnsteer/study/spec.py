@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -153,20 +153,23 @@ def grid(path: Path, entry: Mapping[str, Any]) -> list[Cell]:
 
 
 def check(path: Path, spec: Spec) -> None:
-    """Refuses names that nothing stands for."""
+    """Refuses names that nothing stands for; modules of one's own are imported here."""
+    from nnsteer.fit import method_named  # needs torch, which --help does without
+    from nnsteer.program.program import op_named
+
     for name, entry in spec.sets.items():
         one_of(path, f"[sets.{name}] split", entry.split, get_args(Split))
     for name, direction in spec.directions.items():
         one_of(path, f"[directions.{name}] read", direction.read, get_args(ReadingName))
     for name, condition in spec.conditions.items():
         one_of(path, f"[conditions.{name}] direction", condition.direction, spec.directions)
-        one_of(path, f"[conditions.{name}] method", condition.method, get_args(Method))
+        found(path, f"[conditions.{name}]", method_named, condition.method)
         one_of(path, f"[conditions.{name}] score", condition.score, get_args(Score))
         one_of(path, f"[conditions.{name}] fires_when", condition.fires_when, get_args(Side))
     for cell in spec.cells:
-        one_of(path, "[[variants]] op", cell.op, get_args(OpName))
+        found(path, "[[variants]]", op_named, cell.op)
         one_of(path, "[[variants]] direction", cell.direction, spec.directions)
-        one_of(path, "[[variants]] method", cell.method, get_args(Method))
+        found(path, "[[variants]]", method_named, cell.method)
         one_of(path, "[[variants]] span", cell.span, get_args(SpanName))
         one_of(path, "[[variants]] unit", cell.unit, get_args(Unit))
         if not isinstance(cell.strength, int | float) or not all(isinstance(layer, int) for layer in cell.layers):
@@ -183,3 +186,11 @@ def one_of(path: Path, where: str, given: object, known: Collection[object]) -> 
     """Refuses a name that is not among the known ones."""
     if given not in known:
         raise UserError(f"{path}, {where} {given!r}: expected one of {', '.join(map(str, known)) or 'none, as there is none'}")
+
+
+def found(path: Path, where: str, find: Callable[[str], object], given: object) -> None:
+    """Refuses a name that `find` does not know."""
+    try:
+        find(str(given))
+    except UserError as error:
+        raise UserError(f"{path}, {where} {error}") from error
