@@ -67,7 +67,7 @@ def lines(path):
 
 
 def test_the_folder_holds_everything(done):
-    names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file()}
+    names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     tables = ["config.json", "layer.json", "seconds.json", "summary.json", "layer_rows.jsonl", "rows.jsonl"]
     pictures = ["standardisation", "layer", *(f"refusal-{method.replace('_', '-')}" for method in METHODS)]
     figures = [f"figures/{name}.{kind}" for name in pictures for kind in ("png", "pdf")]

@@ -60,7 +60,7 @@ TOGETHER = [f"{way} {sign}" for way in ("mean", "weighted mean", "sum", "weighte
 
 
 def test_the_folder_holds_everything(done):
-    names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file()}
+    names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     tables = ["config", "cosines", "grid", "chosen", "sweep", "summary", "seconds"]
     rows = ["grid_rows", "sweep_rows", "rows", "text_rows"]
     tensors = ["direction_wealth", "direction_power", "direction_risk", "programs"]

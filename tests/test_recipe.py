@@ -51,7 +51,7 @@ def lines(path):
 
 
 def test_the_folder_holds_everything(done):
-    names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file()}
+    names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     tensors = ["behaviour_first_3", "behaviour_all", "behaviour_last", "condition", "programs"]
     pictures = ["refusal", "kinds", "condition", "dose"]
     tables = ["config.json", "condition.json", "dose.json", "seconds.json", "summary.json", "dose_rows.jsonl", "rows.jsonl"]
