@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from secrets import token_hex
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from nnsteer.errors import UserError
+from nnsteer.writing import PARTIAL, replacing
 
 LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers", "tokenizers", "datasets", "scipy", "numpy")
 FORMAT = 1
 """Of what lies in a run's folder. It grows whenever an older folder can no longer be read."""
-LOCK, PARTIAL = ".lock", ".partial"
+LOCK = ".lock"
 NEW = "give a folder that is new or empty"
 OTHER = "give another folder"
 
@@ -50,7 +50,7 @@ class Folder:
 
     def write_text(self, name: str, text: str) -> None:
         """The whole file or none of it."""
-        with replacing(self.path / name) as partial, partial.open("x", encoding="utf-8") as file:
+        with replacing(self.path / name) as partial, partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -123,18 +123,6 @@ def cut_torn(file: BinaryIO) -> None:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         os.fsync(file.fileno())
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` for a file that takes its place at the end: the whole file or none of it. The
-    name is new, so that no file of the user's is lost, and nothing stays where making it fails."""
-    partial = path.with_name(f".{path.name}.{token_hex(8)}{PARTIAL}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def hold(path: Path, called: str = "--out") -> FileLock:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnsteer.folder import Folder, replacing
+from nnsteer.folder import Folder
+from nnsteer.writing import replacing
 
 REQUESTS, RESULTS = "requests.jsonl", "requests"
 

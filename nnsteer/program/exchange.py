@@ -17,7 +17,7 @@ from nnsteer.program.direction import AnyDirections, Direction, Directions, as_d
 from nnsteer.program.identity import ModelId
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last, Reading
-from nnsteer.program.writing import replacing
+from nnsteer.writing import replacing
 
 LAST_TOKEN = Last()  # both libraries read it unless told otherwise; neither's file says
 ARCHITECTURE = "controlvector"

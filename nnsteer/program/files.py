@@ -17,7 +17,7 @@ from nnsteer.program.condition import When
 from nnsteer.program.direction import AnyDirections, Direction, Directions, listed
 from nnsteer.program.encode import Store, decode
 from nnsteer.program.program import Program
-from nnsteer.program.writing import replacing
+from nnsteer.writing import replacing
 
 FORMAT = "nnsteer 1"
 LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers")

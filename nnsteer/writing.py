@@ -11,6 +11,9 @@ from safetensors import SafetensorError
 
 from nnsteer.errors import UserError
 
+PARTIAL = ".partial"
+"""How the names of files end that are not complete yet."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -20,7 +23,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or give another path")
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         partial.touch(exist_ok=False)
         mode = partial.stat().st_mode  # as the umask says, which `save_file` does not ask
