@@ -173,8 +173,11 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(runner, directions, fo
 
 
 def test_a_second_process_is_kept_out(runner, directions, folder):
-    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('in', flush=True); input()"
+    hold = (
+        "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(timeout=20); print('in', flush=True); input()"
+    )
     command = [sys.executable, "-c", hold, str(folder / ".lock")]
+    folder.lock.release()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "in\n"
         with pytest.raises(UserError, match="another process is writing there"):
