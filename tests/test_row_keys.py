@@ -12,7 +12,7 @@ from nnsteer.folder import Folder
 from nnsteer.measure import answers, items, sampled, walks
 from nnsteer.measure.walks import rows_of, trade_offs
 from nnsteer.recipes.behaviours.__main__ import Config, check_behaviours
-from nnsteer.report import affine, behaviour_summary, category_numbers, category_summary, results, summary
+from nnsteer.report import affine, behaviour_summary, category_numbers, category_summary, refusal, results
 from nnsteer.study.rows import Place, sort_out
 
 
@@ -78,13 +78,13 @@ def test_a_refusal_runs_doubled_rows_count_once(tmp_path):
     folder.write_json("seconds.json", {})
     some = [
         asdict(answers.Row(variant, side, "", f"{side} {i}", "no", i % 3 == 0, i % 5 == 1, 0.1, None, None))
-        for variant, side, i in product(summary.LABELS, ("harmful", "harmless"), range(12))
+        for variant, side, i in product(refusal.LABELS, ("harmful", "harmless"), range(12))
     ]
     folder.append("rows.jsonl", some)
-    before, found = summary.summarise(folder), category_numbers.read_answers(folder, "rows.jsonl")
+    before, found = refusal.summarise(folder), category_numbers.read_answers(folder, "rows.jsonl")
     double(folder, "rows.jsonl")
     folder.append("rows.jsonl", [row | {"refused": not row["refused"]} for row in some])  # the later ones are ignored
-    assert summary.summarise(folder) == before
+    assert refusal.summarise(folder) == before
     assert category_numbers.read_answers(folder, "rows.jsonl") == found
 
 
