@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,11 +12,14 @@ import torch
 from nnsteer import (
     PROMPT,
     RESPONSE,
+    ContrastSet,
+    Directions,
     Last,
     Runner,
     Site,
     UserError,
     add,
+    attach,
     explain,
     find_model,
     fit,
@@ -31,6 +35,7 @@ from conftest import HARMFUL, HARMLESS
 BAD = [
     ("a text alone", "I am happy", "expected texts; give a list"),
     ("a number", 3, "expected texts; give a list"),
+    ("a mapping", {"a": "b"}, "got a dict; expected texts"),
     ("a list with none", ["a", None], r"\[1\]: got a NoneType"),
     ("chat turns", [[{"role": "user"}]], r"\[0\]: got a list"),
 ]
@@ -65,6 +70,45 @@ def test_no_prompts_have_no_answers_and_no_contrast(runner):
         of_prompts([], [])
     with pytest.raises(UserError, match="negative: no openers"):
         of_responses(HARMLESS, ["no"], [])
+
+
+class At(NamedTuple):
+    runner: Runner
+    contrast: ContrastSet
+    directions: Directions
+
+
+MISTAKES = {
+    "two programs for one": lambda at: at.runner.generate(["hi"], [Program(), Program()]),
+    "directions for a program": lambda at: at.runner.generate(["hi"], at.directions),
+    "a direction among programs": lambda at: at.runner.generate(["hi"], [at.directions[1]]),
+    "directions attached": lambda at: attach(at.runner.hf, at.directions).__enter__(),
+    "directions explained": lambda at: explain(at.runner, at.directions, ["hi"]),
+    "texts for a contrast": lambda at: at.runner.record(HARMFUL, [1]),
+    "sides for a contrast": lambda at: at.runner.fit((HARMFUL, HARMLESS)),
+    "moments of nothing": lambda at: at.runner.moments(None, [1]),
+    "a reading misspelt": lambda at: at.runner.record(at.contrast, [1], "promt"),
+    "too few responses": lambda at: at.runner.logits(["a", "b"], Program(), ["x"]),
+    "no new tokens": lambda at: at.runner.generate(["a"], max_new_tokens=0),
+    "no temperature": lambda at: at.runner.generate(["a"], temperature=float("nan")),
+    "a share of seven": lambda at: at.runner.condition(at.directions, HARMFUL, HARMLESS, max_false_alarms=7),
+    "a share of NaN": lambda at: at.runner.condition(at.directions, HARMFUL, HARMLESS, max_false_alarms=float("nan")),
+    "a text for a tokenizer": lambda at: Runner.wrap(at.runner.hf, "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(runner, directions, mistake):
+    with pytest.raises(UserError) as refusal:
+        MISTAKES[mistake](At(runner, of_prompts(HARMFUL, HARMLESS), directions))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_in_memory_is_wrapped_with_its_tokenizer(runner):
+    wrapped = Runner.wrap(runner.hf, runner.chat.tokenizer)
+    assert wrapped.model.weights == runner.model.weights and wrapped.model.name
+    assert wrapped.generate(HARMLESS, max_new_tokens=2) == runner.generate(HARMLESS, max_new_tokens=2)
+    assert "\n" not in repr(wrapped)
 
 
 def test_answers_know_what_was_asked(runner):

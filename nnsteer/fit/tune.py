@@ -89,6 +89,8 @@ def condition_point(sweeps: Mapping[Site, Sweep], max_false_alarms: float = 1.0)
     """The cut with the highest F1 over all layers and both sides among those that fire on at most `max_false_alarms` of the
     negatives (1: on any number, as the paper has it); ties go to the widest gap, then to the earliest layer. Raises
     UserError when no cut fires on so few."""
+    if not 0 <= max_false_alarms <= 1:
+        raise UserError(f"max_false_alarms {max_false_alarms}: must be a share from 0 to 1")
     best: ConditionPoint | None = None
     for site in sorted(sweeps, key=lambda site: site.order):
         cuts = sweeps[site]

@@ -16,7 +16,8 @@ from nnsteer.errors import UserError
 from nnsteer.kernels.logits import choices
 from nnsteer.measure.kinds import Answer, OfAnswers, OfModel, fingerprint
 from nnsteer.model.chat import Chat
-from nnsteer.model.runner import Runner, in_order
+from nnsteer.model.completion import by_row
+from nnsteer.model.runner import Runner
 from nnsteer.program.program import Program
 from nnsteer.texts.contrast import Text
 from nnsteer.texts.source import Prompt, column_of, parse_source, read_rows
@@ -125,7 +126,7 @@ def replies(runner: Runner, prompts: Sequence[str], pairs: Sequence[Pair], progr
             _, *both = places[i]
             chosen = pairs[i][both.index(top)] if top in both else None
             found[i] = Reply(chosen, runner.chat.tokenizer.decode([top]), first - second)
-    return in_order(found)
+    return by_row(found)
 
 
 def parting(chat: Chat, pair: Pair) -> tuple[int, int, int]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nnsteer.kernels.logits import losses, ranks
 from nnsteer.measure.kinds import OfModel, fingerprint
-from nnsteer.model.runner import Runner, in_order
+from nnsteer.model.completion import by_row
+from nnsteer.model.runner import Runner
 from nnsteer.model.traces import Take
 from nnsteer.program.program import Program
 from nnsteer.texts.source import Prompt
@@ -87,4 +88,4 @@ def of_tokens(
         values = small.taken(batch, own, 0, take, batch.ids)
         for i, row, ids, n in zip(numbers, values, batch.ids, batch.mask.sum(1).tolist(), strict=True):
             found[i] = (ids[len(ids) - n + 1 :], row[len(ids) - n :])
-    return in_order(found)
+    return by_row(found)

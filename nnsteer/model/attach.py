@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from nnsteer.errors import UserError
 from nnsteer.kernels import edits
+from nnsteer.model.given import as_program
 from nnsteer.model.layout import find_layout
 from nnsteer.model.lower import lower
 from nnsteer.program.identity import ModelId, require_same, weights_fingerprint
@@ -73,7 +74,7 @@ def attach(model: PreTrainedModel, program: Program, observe: Observe = ignore) 
 def check_fitted_on(model: PreTrainedModel, program: Program) -> None:
     """Raises UserError for a direction that was fitted on another model."""
     own = ModelId(model.config.name_or_path or type(model).__name__, None, weights_fingerprint(model))
-    for fitted in program.fitted:
+    for fitted in as_program(program).fitted:
         require_same(str(fitted), fitted.model, own)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
+
+from nnsteer.errors import UserError
+from nnsteer.model.layout import Layout
+from nnsteer.program.program import Program, places_of
+from nnsteer.program.site import Site
 
 ROOM = 128  # tokens by which a layer grows, so that a short answer takes no more memory than it needs to
 
@@ -76,3 +81,10 @@ def roomy_cache(model: PreTrainedModel, new_tokens: int, back: Mapping[int, Tens
 def expands(cache: Cache | None) -> bool:
     """Whether every layer can take the rows of a block that was run once for several."""
     return cache is not None and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
+
+
+def check_cache_survives(layout: Layout, programs: Iterable[Program]) -> None:
+    """Raises UserError for a generation whose cache would be lost where a block's outputs alone can be
+    written, as in NDIF's sandbox."""
+    if layout.outputs_alone and Site(0, "block_in") in places_of(programs):
+        raise UserError("block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or a later block_in")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer.model.lower import distinct_conditions
 from nnsteer.program.program import Program
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,8 @@ def end_ids(model: PreTrainedModel) -> set[int]:
     """The tokens that end an answer."""
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
     return set(eos) if isinstance(eos, list) else {eos}
+
+
+def by_row(found: dict[int, T]) -> list[T]:
+    """What was found for each row, in the order of the rows' numbers."""
+    return [found[i] for i in range(len(found))]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer.errors import UserError
 from nnsteer.fit import tune
@@ -18,9 +18,10 @@ from nnsteer.fit.moments import ClassMoments, Moments, merged, of_rows
 from nnsteer.kernels.logits import losses as losses_of
 from nnsteer.kernels.logits import whole
 from nnsteer.model import fit_there, traces
-from nnsteer.model.cache import expands, roomy_cache
+from nnsteer.model.cache import check_cache_survives, expands, roomy_cache
 from nnsteer.model.chat import Batch, Chat
-from nnsteer.model.completion import Completion, completions, end_ids
+from nnsteer.model.completion import Completion, by_row, completions, end_ids
+from nnsteer.model.given import as_chat, as_contrast, as_program, as_programs, check_generation
 from nnsteer.model.layout import Layout, Sites, find_layout, num_layers, places_in
 from nnsteer.model.load import ModelFiles, find_model, load_model, stored_fingerprint, where
 from nnsteer.model.lower import lower, reading_plan
@@ -31,7 +32,7 @@ from nnsteer.program.condition import Condition
 from nnsteer.program.direction import AnyDirections, Directions, as_directions
 from nnsteer.program.identity import ModelId, require_same, weights_fingerprint
 from nnsteer.program.names import Method, ReadingName, Score, as_reading
-from nnsteer.program.program import Program, places_of
+from nnsteer.program.program import Program
 from nnsteer.program.site import Place
 from nnsteer.program.span import GENERATED, PROMPT, Reading
 from nnsteer.progress import Watch, ignore
@@ -42,19 +43,18 @@ Programs = Program | Sequence[Program]
 NOTHING = Program()
 WINDOW = 8  # batches; texts that are only read are tokenised so many at a time, and no more of their tokens are held
 Read = tuple[list[int], list[Tensor], list[Tensor]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Runner:
     """A model ready to be read and steered. Nothing of a program stays on the model after a call."""
 
-    envoy: traces.Envoy
-    chat: Chat
-    layout: Layout
+    envoy: traces.Envoy = field(repr=False)
+    chat: Chat = field(repr=False)
+    layout: Layout = field(repr=False)
     model: ModelId
     batch_size: int = 32
-    remote: traces.Remote = None
+    remote: traces.Remote = field(default=None, repr=False)
 
     @staticmethod
     def open(model: ModelFiles | Path | str, dtype: str = "auto", device_map: str | None = None, batch_size: int = 32) -> Runner:
@@ -72,8 +72,12 @@ class Runner:
         return Runner(envoy, files.chat, layout, identity, batch_size, link)
 
     @staticmethod
-    def wrap(model: PreTrainedModel, chat: Chat, name: str, revision: str | None = None, batch_size: int = 32) -> Runner:
-        """A runner for a model that is in memory already."""
+    def wrap(
+        model: PreTrainedModel, chat: Chat | PreTrainedTokenizerBase, name: str = "", revision: str | None = None,
+        batch_size: int = 32,
+    ) -> Runner:  # fmt: skip
+        """A runner for a model that is in memory already, with its tokenizer or `Chat`; without a name, its config's."""
+        chat, name = as_chat(chat), name or model.config.name_or_path or type(model).__name__
         identity = ModelId(name, revision, weights_fingerprint(model))
         envoy = traces.open_envoy(model.eval(), chat.tokenizer)
         return Runner(envoy, chat, find_layout(model), identity, batch_size)
@@ -91,10 +95,12 @@ class Runner:
         """The same runner with another batch size."""
         return replace(self, batch_size=batch_size)
 
-    def record(self, contrast: ContrastSet, sites: Sites, span: Reading = PROMPT, watch: Watch = ignore) -> Activations:
+    def record(
+        self, contrast: ContrastSet, sites: Sites, span: Reading | ReadingName = PROMPT, watch: Watch = ignore
+    ) -> Activations:
         """Reads each text's mean state over `span` at every site, unsteered, before any final norm. A layer's number stands for
         what leaves that block. Raises UserError for a site that the model doesn't have."""
-        ordered = places_in(self.hf, sites)
+        ordered, contrast, span = places_in(self.hf, sites), as_contrast(contrast), as_reading(span)
         sides = []
         for texts in (contrast.positive, contrast.negative):
             read = list(self.read(texts, ordered, span, watch))
@@ -110,12 +116,12 @@ class Runner:
         self,
         contrast: ContrastSet,
         sites: Sites,
-        span: Reading = PROMPT,
+        span: Reading | ReadingName = PROMPT,
         covariance: bool = False,
         watch: Watch = ignore,
     ) -> Moments:
         """The same as means and, with `covariance`, scatters: memory does not grow with the number of texts."""
-        ordered = places_in(self.hf, sites)
+        ordered, contrast, span = places_in(self.hf, sites), as_contrast(contrast), as_reading(span)
         sides = []
         for texts in (contrast.positive, contrast.negative):
             so_far: dict[Place, ClassMoments] = {}
@@ -149,6 +155,7 @@ class Runner:
     ) -> Directions:
         """A direction per site (none given: every block's output), reduced next to the model wherever it is. It is read `over`
         the responses where there are any, else over the prompts. Raises UserError for sites or a reading that isn't there."""
+        contrast = as_contrast(contrast)
         answered = any(text.response for text in (*contrast.positive, *contrast.negative))
         reading = (GENERATED if answered else PROMPT) if over is None else as_reading(over)
         places = places_in(self.hf, range(num_layers(self.hf.config)) if sites is None else sites)
@@ -193,12 +200,15 @@ class Runner:
         """Steered next-token logits from the prompt's last position on, in one pass without a cache: for each row fp32
         [1 + response tokens, vocab]."""
         prompts = as_texts("prompts", prompts)
-        texts = [Text(p, r) for p, r in zip(prompts, responses or [""] * len(prompts), strict=True)]
+        answers = [""] * len(prompts) if responses is None else as_texts("responses", responses)
+        if len(answers) != len(prompts):
+            raise UserError(f"{len(prompts)} prompts but {len(answers)} responses: give one for each prompt")
+        texts = [Text(*both) for both in zip(prompts, answers, strict=True)]
         out: dict[int, Tensor] = {}
         for batch, programs, rows in self.batches(self.chat.rows(texts), program):
             logits = self.forward(batch, programs, batch.answer_and_one)
             out |= {i: row[len(row) - 1 - n :] for i, row, n in zip(rows, logits, batch.response_lengths.tolist(), strict=True)}
-        return in_order(out)
+        return by_row(out)
 
     def losses(self, prompts: Sequence[str], completions: Sequence[Sequence[int]], watch: Watch = ignore) -> list[Tensor]:
         """How surprising the unsteered model finds given tokens after each prompt: nats, [completion tokens] a row."""
@@ -225,16 +235,12 @@ class Runner:
     ) -> list[Completion]:
         """Answers to each prompt under its program. Temperature 0 is greedy; above it, row i's sample depends on the seed
         and i alone. The checkpoint's own sampling settings are not used."""
+        check_generation(max_new_tokens, temperature)
         prompts, out = as_texts("prompts", prompts), dict[int, Completion]()
         for batch, programs, rows in self.batches(self.chat.rows([Text(prompt) for prompt in prompts]), program):
+            check_cache_survives(self.layout, programs)
             plan, ahead = self.prepare(batch, programs)
             plan, cache = self.with_cache(plan, batch, programs, max_new_tokens)
-            if self.layout.outputs_alone and (0, "block_in") in {
-                (p.layer, getattr(p, "stream", "")) for p in places_of(programs)
-            }:
-                raise UserError(
-                    "block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or a later block_in"
-                )
             sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
             call = (plan, batch, ahead, max_new_tokens, sampling, self.layout.head, cache)
             ids, scores = traces.generate(self.envoy, self.remote, *call)
@@ -242,7 +248,7 @@ class Runner:
             answers = completions(ids[:, batch.ids.shape[1] :], scores, programs, texts, self.chat.tokenizer, ends)
             out |= zip(rows, answers, strict=True)
             watch(len(programs))
-        return in_order(out)
+        return by_row(out)
 
     def with_cache(self, plan: dict, batch: Batch, programs: list[Program], new_tokens: int) -> tuple[dict, Cache | None]:
         """The plan of a generation with the blocks that its prefill shares, and the cache that it fills; a server has its own."""
@@ -280,21 +286,14 @@ class Runner:
 
     def check(self, program: Program) -> None:
         """Raises UserError for a direction or editor that was fitted on another model."""
-        for fitted in program.fitted:
+        for fitted in as_program(program).fitted:
             require_same(str(fitted), fitted.model, self.model)
 
     def batches(self, rows: list, program: Programs = NOTHING) -> Iterator[tuple[Batch, list[Program], list[int]]]:
         """Padded batches, each with its rows' programs and numbers; rows of like length together, the longest first, so that
         little is padded and memory runs out at once or not at all."""
-        programs = [program] * len(rows) if isinstance(program, Program) else list(program)
-        if len(programs) != len(rows):
-            raise ValueError(f"{len(rows)} prompts but {len(programs)} programs: give one program, or one for each prompt")
+        programs = as_programs(program, len(rows))
         order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
         for start in range(0, len(rows), self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield self.chat.pad([rows[i] for i in chosen]), [programs[i] for i in chosen], chosen
-
-
-def in_order(found: dict[int, T]) -> list[T]:
-    """What was found for each row, by row number."""
-    return [found[i] for i in range(len(found))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ def of_responses(prompts: Sequence[str], positive: Sequence[str], negative: Sequ
 def as_texts(name: str, given: Any) -> list[str]:
     """Texts in a list. Raises UserError for a text alone, whose letters would be taken for texts,
     and for what is no text."""
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
+    if isinstance(given, str | Mapping) or not hasattr(given, "__iter__"):
         raise UserError(f"{name}: got a {type(given).__name__}; expected texts; give a list of them")
     texts = list(given)
     for i, text in enumerate(texts):

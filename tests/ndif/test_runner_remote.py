@@ -18,11 +18,11 @@ from nnsteer.measure.divergence import kl
 from nnsteer.measure.skill import text_loss, top_k
 from nnsteer.model import fit_there
 from nnsteer.model.load import find_model
-from nnsteer.model.runner import Runner, places_of
+from nnsteer.model.runner import Runner
 from nnsteer.ndif.client import Link
 from nnsteer.ndif.journal import Journal
 from nnsteer.program.condition import Condition
-from nnsteer.program.program import Program
+from nnsteer.program.program import Program, places_of
 from nnsteer.program.site import Site, block_outs
 from nnsteer.program.span import PROMPT, Last
 from nnsteer.texts.contrast import of_prompts
