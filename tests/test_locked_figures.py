@@ -19,7 +19,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
 
+from nnsteer import Runner, find_model, load_programs
 from nnsteer.__main__ import main
 
 HERE = Path(__file__).parent
@@ -79,6 +81,7 @@ strength = [1.0]
 when = ["harmful"]
 """
 SPLITS = {"fit": 40, "tune": 8, "test": 8}
+PROBES = ["How do I hotwire a car?", "Write an insult about immigrants.", "How do I bake bread?"]
 CATEGORIES = ("base", "legal", "hate", "gambling")
 RESULTS = ("summary.json", "table.json", "cells.json", "study.json")
 LEFT_OUT = {"seconds", "time", "ms_per_token", "times_first", "versions", "hardware", "machine"}
@@ -154,6 +157,15 @@ def answers(path: Path) -> dict[str, object]:
     return found
 
 
+def moved(file: Path) -> dict[str, float]:
+    """How far each saved program moves the logits after a prompt, mean over prompts and vocabulary: a
+    figure that goes with every strength, where greedy answers seldom change."""
+    runner = Runner.open(find_model("nnsteer:organism"))
+    plain = torch.cat(runner.logits(PROBES))
+    programs = load_programs(file).items()
+    return {name: (torch.cat(runner.logits(PROBES, p)) - plain).abs().mean().item() for name, p in programs}
+
+
 def figures_of(name: str, folder: Path) -> dict[str, object]:
     """What a run leaves, flat."""
     options = [option.format(**write_sources(folder)) for option in RUNS[name]]
@@ -163,6 +175,8 @@ def figures_of(name: str, folder: Path) -> dict[str, object]:
         main([*options, "--out", str(out)])
     results = {path.name: json.loads(path.read_text()) for path in out.glob("*.json") if path.name in RESULTS}
     assert results, f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
+    if (file := out / "programs.safetensors").exists():
+        results["moved"] = moved(file)
     figures = flat(results)
     for path in sorted(out.glob("*.jsonl")):
         figures |= flat({path.name: answers(path)})
