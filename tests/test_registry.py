@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,16 @@ from conftest import HARMFUL, HARMLESS, MIXED
 BLOCK = re.compile(r"```(?:python|toml)\n# (\S+)\n(.*?)```", re.DOTALL)
 EXAMPLES = dict(BLOCK.findall((Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()))
 MORE = """
-from nnsteer import Add, KeepNorm, Program, Step
+from nnsteer import Add, Custom, KeepNorm, Program, Step
 
 def turned(directions, strength, span):
     return Program(tuple(Step(KeepNorm(Add(d, strength)), site, span) for site, d in directions.items()))
+
+def halved(h):
+    return h / 2
+
+def halving(directions, strength, span):
+    return Program(tuple(Step(Custom(halved, ()), site, span) for site in directions))
 
 def inside(directions, strength, span):
     return lambda h: h
@@ -195,11 +202,20 @@ def test_a_saved_function_that_is_missing_or_another_is_refused(package, activat
     with pytest.raises(UserError, match=r"op my_steering.op:capped: my_steering.op has no 'capped'"):
         load_programs(tmp_path / "p.safetensors")
     sys.modules.pop("my_steering.op"), sys.modules.pop("my_steering"), monkeypatch.setattr(sys, "path", sys.path[1:])
-    with pytest.raises(
-        UserError, match=r"op my_steering.op:capped: 'my_steering.op' can't be imported \(ModuleNotFound"
-    ) as error:
+    with pytest.raises(UserError, match=r"op my_steering.op:capped: a file has no module imported") as error:
         load_programs(tmp_path / "p.safetensors")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_has_no_module_imported_that_no_installed_package_names(package, activations, tmp_path):
+    own = fit.method_named("medians")(activations)
+    save_programs(tmp_path / "p.safetensors", {"halving": op_named("my_steering.more:halving")(own, 1.0, ALL)})
+    sys.modules.pop("my_steering.more")
+    with pytest.raises(UserError, match=r"`import my_steering.more` before loading it"):
+        load_programs(tmp_path / "p.safetensors")
+    assert "my_steering.more" not in sys.modules
+    import_module("my_steering.more")
+    assert load_programs(tmp_path / "p.safetensors")
 
 
 def test_a_function_that_no_name_finds_is_not_saved(package, tmp_path):

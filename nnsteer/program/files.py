@@ -45,8 +45,8 @@ def save_programs(path: str | Path, programs: Mapping[str, Program]) -> None:
 
 
 def load_programs(path: str | Path) -> dict[str, Program]:
-    """Programs by name. Where one has a function of the user's own, its module is imported: raises UserError where that is not
-    there, or the function has changed. Load no file that names modules of which you don't know what importing them does."""
+    """Programs by name. A function of the user's own is found in a module that is imported already, or that an installed package
+    names as an op: raises UserError where it is in neither, or has changed."""
     return load(path, "programs")
 
 
