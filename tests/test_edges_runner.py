@@ -17,6 +17,7 @@ from nnsteer import (
     Last,
     Runner,
     Site,
+    Span,
     UserError,
     add,
     attach,
@@ -93,6 +94,10 @@ MISTAKES = {
     "no temperature": lambda at: at.runner.generate(["a"], temperature=float("nan")),
     "a share of seven": lambda at: at.runner.condition(at.directions, HARMFUL, HARMLESS, max_false_alarms=7),
     "a share of NaN": lambda at: at.runner.condition(at.directions, HARMFUL, HARMLESS, max_false_alarms=float("nan")),
+    "a layer below 0": lambda at: at.runner.record(at.contrast, [Site(-1)]),
+    "a stream that is none": lambda at: at.runner.record(at.contrast, [Site(1, "middle")]),
+    "a span without tokens": lambda at: at.runner.record(at.contrast, [1], Span(2, 1)),
+    "no last token": lambda at: at.runner.record(at.contrast, [1], Last(0)),
     "a text for a tokenizer": lambda at: Runner.wrap(at.runner.hf, "tokenizer"),
 }
 

@@ -66,7 +66,7 @@ def test_C2_pca_pairwise_has_the_mean_distance_of_pairs_as_length_and_unit_has_o
 
 
 def test_pca_pairwise_needs_pairs(pairs):
-    with pytest.raises(ValueError, match="needs pairs: 40 positive and 39 negative"):
+    with pytest.raises(UserError, match="needs pairs: 40 positive and 39 negative"):
         fit.pca_pairwise(read_of(pairs[0], pairs[1][:-1]))
 
 

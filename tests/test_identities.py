@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nnsteer import fit
+from nnsteer.errors import UserError
 from nnsteer.fit.means import as_moments
 from nnsteer.fit.moments import merged
 from nnsteer.kernels import edits
@@ -98,7 +99,7 @@ def test_C11_the_published_skew_is_one_layer_earlier(runner, d):
     skewed = quirks.cast_skew(at(d, 2, 3))
     earlier = {Site(layer - 1): d[Site(layer)].moved(Site(layer - 1)) for layer in (2, 3)}
     same(runner, add(skewed, 1.3), add(earlier, 1.3), atol=0)
-    with pytest.raises(ValueError, match="fit the direction at a block's output"):
+    with pytest.raises(UserError, match="fit the direction at a block's output"):
         quirks.cast_skew({Site(1, "mlp_out"): d[Site(1, "mlp_out")]})
 
 

@@ -62,7 +62,7 @@ def test_either_is_the_or_of_two_measures_and_keeps_what_could_not_be_had():
     nan = math.nan
     found = either(fixed(1.0, 0.0, 0.0, nan, nan), fixed(0.0, 1.0, 0.0, 1.0, 0.0)).values(answers(*"abcde"))
     assert found[:4] == [1.0, 1.0, 0.0, 1.0] and math.isnan(found[4])
-    with pytest.raises(ValueError, match="binary"):
+    with pytest.raises(UserError, match="binary"):
         either(by_keywords(), length())
 
 

@@ -17,7 +17,7 @@ def total(parts: Sequence[AnyDirections], weights: Sequence[float] | None = None
     """The (weighted) sum of the directions at each site. Its origin is the mean of theirs."""
     weights = [1.0] * len(parts) if weights is None else list(weights)
     if len(weights) != len(parts):
-        raise ValueError(f"{len(parts)} directions but {len(weights)} weights: give one weight for each")
+        raise UserError(f"{len(parts)} directions but {len(weights)} weights: give one weight for each")
     sums: dict[Place, Direction] = {}
     given = [as_directions(part) for part in parts]
     for site, first in given[0].items():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from nnsteer.errors import UserError
 from nnsteer.fit.activations import Activations
 from nnsteer.fit.moments import ClassMoments, Moments
 from nnsteer.program.direction import Direction, Directions
@@ -28,7 +29,7 @@ def regressed(activations: Activations, targets: Tensor) -> Directions:
     directions: dict[Place, Direction] = {}
     for site, rows in activations.positive.items():
         if len(rows) != len(z):
-            raise ValueError(f"{len(rows)} positive texts but {len(z)} scores: give one score for each text")
+            raise UserError(f"{len(rows)} positive texts but {len(z)} scores: give one score for each text")
         x = rows.double()
         covariance = (x - x.mean(0)).mT @ (z - z.mean()) / (len(z) - 1)
         vector = (covariance / z.std()).float()

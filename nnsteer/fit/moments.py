@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nnsteer.errors import UserError
 from nnsteer.program.identity import ModelId
 from nnsteer.program.site import Place, named
 from nnsteer.program.span import Reading
@@ -26,7 +27,7 @@ class ClassMoments:
     def covariance(self) -> Tensor:
         """Maximum-likelihood covariance [hidden, hidden]."""
         if self.scatter is None:
-            raise ValueError("this method needs covariances: record with moments(..., covariance=True)")
+            raise UserError("this method needs covariances: record with moments(..., covariance=True)")
         return self.scatter / self.count
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nnsteer.errors import UserError
 from nnsteer.fit.activations import Activations
 from nnsteer.kernels import fits
 from nnsteer.program.direction import Direction, Directions
@@ -37,7 +38,7 @@ def _fit(activations: Activations, method: str, kernel: Callable[[Tensor, Tensor
     for site, positive in activations.positive.items():
         negative = activations.negative[site]
         if len(positive) != len(negative):
-            raise ValueError(f"{method} needs pairs: {len(positive)} positive and {len(negative)} negative texts")
+            raise UserError(f"{method} needs pairs: {len(positive)} positive and {len(negative)} negative texts")
         vector = kernel(positive, negative)[0].float()
         norm = torch.cat(activations.norms[site]).mean().item()
         origin = negative.mean(0)

@@ -63,7 +63,7 @@ class Tally:
 def tally(pairs: Pairs, answers: Sequence[Answer]) -> Tally:
     """Counts generated letters."""
     if not answers:
-        raise ValueError("no answers to count: give at least one")
+        raise UserError("no answers to count: give at least one")
     given = [letter(answer.text, pair_of(pairs, answer.prompt)) for answer in answers]
     matches = sum(chosen == pair_of(pairs, answer.prompt)[0] for chosen, answer in zip(given, answers, strict=True))
     counts = Counter(chosen for chosen in given if chosen is not None)

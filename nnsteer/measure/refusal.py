@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nnsteer.errors import UserError
 from nnsteer.measure.kinds import Answer, OfAnswers, fingerprint
 
 STEM_WORDS = 3
@@ -45,7 +46,7 @@ def either(first: OfAnswers, second: OfAnswers) -> OfAnswers:
     """1 where at least one of two binary measures is 1; CAST's refusal is either its classifier or its keywords. NaN where
     neither is 1 and one could not be had."""
     if not (first.binary and second.binary):
-        raise ValueError(f"either {first.name} or {second.name}: both must be binary, so that they can be joined by or")
+        raise UserError(f"either {first.name} or {second.name}: both must be binary, so that they can be joined by or")
 
     def values(answers: Sequence[Answer]) -> list[float]:
         both = zip(first.values(answers), second.values(answers), strict=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nnsteer.errors import UserError
 from nnsteer.kernels.logits import losses, ranks
 from nnsteer.measure.kinds import OfModel, fingerprint
 from nnsteer.model.completion import by_row
@@ -34,7 +35,7 @@ def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) ->
     left out of the count (van der Weij et al. 2024, arXiv 2403.05767). The prompt is the text: without a chat template, its first
     `max_tokens` tokens, all of them prompt to the program's spans. NaN where no token is counted. `pooled` joins texts."""
     if k < 1:
-        raise ValueError(f"top {k}: k must be at least 1")
+        raise UserError(f"top {k}: k must be at least 1")
 
     def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
         found = of_tokens(ranks, runner, programs, prompts, max_tokens)

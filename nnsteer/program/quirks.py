@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nnsteer.errors import UserError
 from nnsteer.program.direction import AnyDirections, Direction, Directions, as_directions
 from nnsteer.program.program import Program
 from nnsteer.program.site import Place, Site
@@ -16,7 +17,7 @@ def cast_skew(directions: AnyDirections) -> Directions:
     for direction in as_directions(directions).values():
         site = direction.site
         if not isinstance(site, Site) or site.stream != "block_out":
-            raise ValueError(f"{site}: CAST's skew is between block_out and block_in; fit the direction at a block's output")
+            raise UserError(f"{site}: CAST's skew is between block_out and block_in; fit the direction at a block's output")
         entering = Site(site.layer, "block_in")
         moved[entering] = direction.moved(entering)
     return Directions(moved)

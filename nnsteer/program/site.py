@@ -23,9 +23,9 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.layer < 0:
-            raise ValueError(f"layer {self.layer}: layers count from 0")
+            raise UserError(f"layer {self.layer}: layers count from 0")
         if self.stream not in STREAMS:
-            raise ValueError(f"stream {self.stream!r}: expected one of {', '.join(STREAMS)}")
+            raise UserError(f"stream {self.stream!r}: expected one of {', '.join(STREAMS)}")
 
     @property
     def order(self) -> tuple[int, float, int]:
@@ -45,7 +45,7 @@ class Head:
 
     def __post_init__(self) -> None:
         if self.layer < 0 or self.head < 0:
-            raise ValueError(f"layer {self.layer}, head {self.head}: layers and heads count from 0")
+            raise UserError(f"layer {self.layer}, head {self.head}: layers and heads count from 0")
 
     @property
     def order(self) -> tuple[int, float, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nnsteer.errors import UserError
+
 
 @dataclass(frozen=True)
 class Span:
@@ -15,7 +17,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.first is not None and self.stop is not None and self.first >= self.stop:
-            raise ValueError(f"span [{self.first}, {self.stop}) holds no token: first must be below stop")
+            raise UserError(f"span [{self.first}, {self.stop}) holds no token: first must be below stop")
 
     def __str__(self) -> str:
         return NAMES.get(self) or f"[{self.first}, {self.stop})"
@@ -30,7 +32,7 @@ class Positions:
 
     def __post_init__(self) -> None:
         if not self.at:
-            raise ValueError("positions: give at least one")
+            raise UserError("positions: give at least one")
 
     def __str__(self) -> str:
         return f"positions {', '.join(map(str, self.at))}"
@@ -44,7 +46,7 @@ class Last:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"last {self.k} tokens: k must be at least 1")
+            raise UserError(f"last {self.k} tokens: k must be at least 1")
 
     def __str__(self) -> str:
         return f"last {self.k}"
