@@ -12,7 +12,7 @@ from benchmarks.extraction import batches_of, forwards
 from benchmarks.measure import Measured, paired, timed
 from benchmarks.models import Settings, opened, prompts
 from nnsteer import Condition, Site, fit, of_prompts
-from nnsteer.fit.tune import condition_point, sweep
+from nnsteer.fit.threshold import condition_point, sweep
 from nnsteer.texts.contrast import Text
 
 THRESHOLDS = 600  # of the grid, each on both sides, with one F1 each; the published search spans 0 to 0.06 by 0.0001

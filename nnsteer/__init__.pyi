@@ -1,4 +1,9 @@
+from . import command as command
 from . import fit as fit
+from . import measure as measure
+from . import report as report
+from . import study as study
+from . import texts as texts
 from .errors import UserError as UserError
 from .fit import lda as lda
 from .fit import leace as leace

@@ -29,7 +29,7 @@ VERBS = {
         "recipe refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request --out runs/qwen",
     ),
     "recipe affine": Verb(
-        "nnsteer.recipes.affine.__main__",
+        "nnsteer.recipes.affine",
         "Set how much of the refusal direction is in a model's states (ACE), beside other ways to steer.",
         "recipe affine --methods ace add ablate --alphas 0 0.5 1 --out runs/ace",
     ),
@@ -39,12 +39,12 @@ VERBS = {
         "recipe skills --model Qwen/Qwen1.5-1.8B --skill code.jsonl --retained prose.jsonl --out runs/coding",
     ),
     "recipe behaviours": Verb(
-        "nnsteer.recipes.behaviours.__main__",
+        "nnsteer.recipes.behaviours",
         "Move several behaviours, alone and all at once, and measure how they interfere and what it costs.",
         "recipe behaviours --behaviours wealth.jsonl myopia=mine.json --layers 1 2 --out runs/two",
     ),
     "recipe categories": Verb(
-        "nnsteer.recipes.categories.__main__",
+        "nnsteer.recipes.categories",
         "Refuse one category of requests, several, or all but one, by rules over conditions (CAST).",
         "recipe categories --model my-folder --categories mine.jsonl --out runs/categories",
     ),

@@ -20,7 +20,7 @@ from nnsteer.measure.named import PLAIN
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_programs
 from nnsteer.recipes.affine import arditi, refused
-from nnsteer.recipes.affine.__main__ import Config, main
+from nnsteer.recipes.affine import Config, main
 from nnsteer.recipes.affine.arditi import Trial, choose
 from nnsteer.recipes.affine.methods import DRAWS, cells_of
 from nnsteer.texts.contrast import of_prompts

@@ -16,8 +16,8 @@ from nnsteer.program.files import load_programs
 from nnsteer.program.site import Site, block_outs
 from nnsteer.program.span import GENERATED, PROMPT
 from nnsteer.recipes import plan, refusal
-from nnsteer.recipes.categories.__main__ import Config as CategoriesConfig
-from nnsteer.recipes.categories.__main__ import main as categories_main
+from nnsteer.recipes.categories import Config as CategoriesConfig
+from nnsteer.recipes.categories import main as categories_main
 from nnsteer.recipes.published import BATCH, bare, fitted, record_with_pads
 from nnsteer.texts.contrast import ContrastSet, Text, of_prompts
 from nnsteer.texts.source import load_openers, load_prompts

@@ -16,7 +16,7 @@ from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_programs
 from nnsteer.program.program import Program
 from nnsteer.recipes import refusal
-from nnsteer.recipes.categories.__main__ import Config, main
+from nnsteer.recipes.categories import Config, main
 from nnsteer.recipes.categories.experiments import experiments
 from nnsteer.recipes.categories.points import Known, parse_known
 from nnsteer.recipes.categories.saturation import sizes

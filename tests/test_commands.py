@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nnsteer import find_model, fit, load_directions, load_gguf, load_programs, load_svec
 from nnsteer.__main__ import VERBS, main
-from nnsteer.fit import tune
+from nnsteer.fit import threshold
 from nnsteer.model.explain import explain
 from nnsteer.model.runner import Runner
 from nnsteer.program.condition import Condition
@@ -108,7 +108,7 @@ def test_tune_finds_the_point_of_the_sweep(work, tiny, folder, capsys):
     sides = [load_prompts(str(work / f"{name}.jsonl"), 0) for name in ("harmful", "harmless")]
     free = [Condition(d, 0.0) for d in load_directions(work / "concept.safetensors").values()]
     scores = {s: [tiny.scores([p.text for p in getattr(side, s)], free) for side in sides] for s in ("tune", "test")}
-    point = tune.condition_point({c.site: tune.sweep(scores["tune"][0][i], scores["tune"][1][i]) for i, c in enumerate(free)})
+    point = threshold.condition_point({c.site: threshold.sweep(scores["tune"][0][i], scores["tune"][1][i]) for i, c in enumerate(free)})
     found = load_conditions(work / "harmful.safetensors")["harmful"]
     assert (found.site, found.threshold, found.fires_when) == (point.site, point.threshold, point.fires_when)
     given = ["--positive", work / "harmful.jsonl", "--negative", work / "harmless.jsonl", "--model", folder]
@@ -116,7 +116,7 @@ def test_tune_finds_the_point_of_the_sweep(work, tiny, folder, capsys):
     said = capsys.readouterr().out
     number = [c.site for c in free].index(point.site)
     for split, own in scores.items():
-        quality = tune.quality(*([found.holds(s) for s in side[number].tolist()] for side in own))
+        quality = threshold.quality(*([found.holds(s) for s in side[number].tolist()] for side in own))
         assert re.search(rf"{split} +{quality.f1:.3f} +{quality.precision:.3f} +{quality.recall:.3f}", said)
 
 

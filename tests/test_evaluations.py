@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nnsteer.errors import UserError
-from nnsteer.recipes.behaviours.__main__ import BUNDLED
+from nnsteer.recipes.behaviours import BUNDLED
 from nnsteer.texts.behaviours import Form, Item, contrast, load_behaviour
 
 from conftest import MIXED

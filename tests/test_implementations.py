@@ -20,7 +20,7 @@ from nnsteer.program.files import load_directions
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last
 from nnsteer.recipes.implementations import SIGNS, TURNS, Config, checks, main
-from nnsteer.recipes.ways import WAYS, Subject, difference_at_input
+from nnsteer.recipes.implementations.ways import WAYS, Subject, difference_at_input
 from nnsteer.texts.contrast import of_prompts
 
 from conftest import HARMFUL, HARMLESS, tiny

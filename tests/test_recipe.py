@@ -18,7 +18,8 @@ from nnsteer.folder import open_folder
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_directions, load_programs, save_directions
 from nnsteer.program.program import Program
-from nnsteer.recipes.refusal import DRAWS, Config, main
+from nnsteer.recipes.refusal import Config, main
+from nnsteer.recipes.refusal.options import DRAWS
 from nnsteer.texts import bundled
 from nnsteer.texts.refusal import SIDES, load_requests
 

@@ -11,7 +11,7 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure import answers, items, sampled, walks
 from nnsteer.measure.walks import rows_of, trade_offs
-from nnsteer.recipes.behaviours.__main__ import Config, check_behaviours
+from nnsteer.recipes.behaviours import Config, check_behaviours
 from nnsteer.report import affine, behaviour_summary, category_numbers, category_summary, refusal, results
 from nnsteer.study.rows import Place, sort_out
 

@@ -24,8 +24,9 @@ from nnsteer.measure.kinds import OfAnswers, OfModel
 from nnsteer.program.program import Program, add
 from nnsteer.program.site import Site
 from nnsteer.study.build import name_of
-from nnsteer.study.cells import BASELINE, PromptSet, Study, Variant
-from nnsteer.study.run import run
+from nnsteer.study.cells import BASELINE, Variant
+from nnsteer.texts.sets import PromptSet
+from nnsteer.study.study import Study, run
 from nnsteer.study.spec import read_spec
 from nnsteer.texts.source import Prompt
 
@@ -79,7 +80,7 @@ def test_every_cell_has_its_row_and_packed_rows_are_those_of_one_variant_at_a_ti
         (v.name, *p, m) for v in whole.variants for p in prompts for m in ("length", "first token")
     }
     for variant in whole.variants:
-        apart = runner.generate([p for _, p in prompts], variant.program, 6)
+        apart = runner.generate([p for _, p in prompts], variant.programs, 6)
         together = {(a["set"], a["prompt"]): a["completion"] for a in answers if a["variant"] == variant.name}
         assert together == {p: c.text for p, c in zip(prompts, apart, strict=True)}
         for row in (r for r in rows if r["variant"] == variant.name and r["measure"] == "length"):
@@ -125,7 +126,7 @@ def test_a_renamed_variant_set_or_kind_keeps_its_results(runner, directions, fol
     variants = tuple(replace(v, name=f"new {v.name}") for v in whole.variants)
     sets = tuple(PromptSet(s.name.upper(), tuple(replace(p, kind="k") for p in s.prompts)) for s in whole.sets)
     for verb in ("generate", "logits"):
-        monkeypatch.setattr(type(runner), verb, lambda *_: pytest.fail("the model was asked"))
+        monkeypatch.setattr(type(runner), verb, lambda *_, **__: pytest.fail("the model was asked"))
     lengths = replace(LENGTH, values=lambda _: pytest.fail("a value was taken again"))
     run(replace(whole, variants=variants, sets=sets, measures=(lengths, FIRST)), runner, folder)
     for name, rows in before.items():
@@ -135,7 +136,7 @@ def test_a_renamed_variant_set_or_kind_keeps_its_results(runner, directions, fol
 
 def test_prompts_of_two_sets_are_answered_and_measured_once(runner, directions, folder, monkeypatch):
     asked, original = [], type(runner).generate
-    generate = lambda self, prompts, *rest: asked.extend(prompts) or original(self, prompts, *rest)  # noqa: E731
+    generate = lambda self, prompts, *a, **k: asked.extend(prompts) or original(self, prompts, *a, **k)  # noqa: E731
     monkeypatch.setattr(type(runner), "generate", generate)
     judged = []
     counting = replace(LENGTH, values=lambda answers: judged.extend(answers) or LENGTH.values(answers))
@@ -191,7 +192,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from conftest import *
 from test_study import study
-from nnsteer.study.run import run
+from nnsteer.study.study import Study, run
 from nnsteer.folder import open_folder
 from pathlib import Path
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import pytest
 
 from nnsteer import fit
 from nnsteer.errors import UserError
-from nnsteer.fit import tune
+from nnsteer.fit import threshold
 from nnsteer.folder import Folder
 from nnsteer.program.condition import Condition
 from nnsteer.program.site import Site, block_outs
@@ -110,7 +110,7 @@ def test_conditions_are_tuned_on_tune_and_keep_the_scores_of_both_splits(runner,
     free = Condition(fitted["d", "lda"][Site(2)], 0.0)
     sides = [load_prompts(sources[name], 0) for name in ("harmful", "harmless")]
     scores = {s: [runner.scores([p.text for p in getattr(side, s)], [free])[0] for side in sides] for s in ("tune", "test")}
-    point = tune.condition_point({Site(2): tune.sweep(*scores["tune"])})
+    point = threshold.condition_point({Site(2): threshold.sweep(*scores["tune"])})
     assert found["tuned"].threshold == pytest.approx(point.threshold, abs=1e-5) and found["tuned"].fires_when == point.fires_when
     assert (found["given"].threshold, found["given"].fires_when) == (0.25, "below")
     kept = folder.read_json(scores_file(spec.conditions["tuned"], inputs, fitted))

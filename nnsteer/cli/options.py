@@ -91,9 +91,9 @@ def find(model: ModelOptions, chat: ChatOptions) -> nnsteer.ModelFiles:
 
 def open_runner(files: nnsteer.ModelFiles, model: ModelOptions, batch_size: int = 32) -> nnsteer.Runner:
     """Loads the weights, or finds the model on a server."""
-    from nnsteer.study.kept import open_runner, where_of
+    from nnsteer.model.connect import open_runner
 
-    return open_runner(files, where_of(model, batch_size), None)
+    return open_runner(files, model, batch_size)
 
 
 def texts(options: PromptOptions) -> list[str]:

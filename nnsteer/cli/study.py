@@ -88,14 +88,15 @@ class Config:
 def main(config: Config) -> None:
     """Reads the file, loads the model, fits, runs what is missing, and writes the page."""
     from nnsteer.measure.named import measures
+    from nnsteer.model.connect import open_runner
+    from nnsteer.model.options import ModelOptions
     from nnsteer.report import study as report
     from nnsteer.report.look import show
     from nnsteer.study.build import build
     from nnsteer.study.fitting import find_conditions, fit_directions
     from nnsteer.study.inputs import load_inputs
-    from nnsteer.study.kept import Where, open_runner
     from nnsteer.study.plan import Planner, plan, stand_in, table
-    from nnsteer.study.run import run
+    from nnsteer.study.study import run
 
     at_least_one(config, "batch_size")
     spec, out, openers = read_spec(config.file), config.out.expanduser(), load_openers("nnsteer:refusals.jsonl")
@@ -113,7 +114,8 @@ def main(config: Config) -> None:
         show(heading, table(plan(planner, rehearsed, fitted)))
         return
 
-    runner = open_runner(files, Where("auto", None, config.batch_size, config.remote, config.remote_model), out)
+    where = ModelOptions(spec.model, remote=config.remote, remote_model=config.remote_model)
+    runner = open_runner(files, where, config.batch_size, out)
     folder = open_folder(out, settings, {"model": asdict(runner.model)})
     fitted = fit_directions(spec, inputs, runner, folder)
     conditions = find_conditions(spec, inputs, fitted, runner, folder)

@@ -70,7 +70,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Scores, sweeps, prints and writes."""
-    from nnsteer.fit import tune
+    from nnsteer.fit import threshold
 
     at_least_one(config, "batch_size")
     if not 0 <= config.max_false_alarms <= 1:
@@ -86,8 +86,8 @@ def main(config: Config) -> None:
     free = {site: nnsteer.Condition(d, 0.0, "above", config.score, SPANS[config.read]) for site, d in concept.items()}
     scores = {split: [scored(runner, getattr(side, split), free, split) for side in sides] for split in ("tune", "test")}
     positive, negative = scores["tune"]
-    sweeps: dict[Any, tune.Sweep] = {site: tune.sweep(positive[site], negative[site]) for site in free}
-    point = tune.condition_point(sweeps, config.max_false_alarms)
+    sweeps: dict[Any, threshold.Sweep] = {site: threshold.sweep(positive[site], negative[site]) for site in free}
+    point = threshold.condition_point(sweeps, config.max_false_alarms)
     found = replace(free[point.site], threshold=point.threshold, fires_when=point.fires_when)
 
     best = Table("site", "best F1 on the tune split", box=SIMPLE)
@@ -95,7 +95,7 @@ def main(config: Config) -> None:
         best.add_row(str(site), f"{max(cuts.f1_above.max(), cuts.f1_below.max()):.3f}")
     worth = Table("split", "F1", "precision", "recall", box=SIMPLE)
     for split, own in scores.items():
-        quality = tune.quality(*([found.holds(score) for score in side[point.site].tolist()] for side in own))
+        quality = threshold.quality(*([found.holds(score) for score in side[point.site].tolist()] for side in own))
         worth.add_row(split, *(f"{value:.3f}" for value in astuple(quality)))
     show(best)
     print(f"holds when {found}")

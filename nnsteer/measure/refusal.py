@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from nnsteer.errors import UserError
 from nnsteer.measure.kinds import Answer, OfAnswers, fingerprint
@@ -69,3 +70,21 @@ def refuses(completion: str, stems: frozenset[str]) -> bool:
 def normal(text: str) -> str:
     """Lower case, straight apostrophes, single spaces, no leading quotes or marks."""
     return " ".join(text.lower().replace("\u2019", "'").split()).lstrip("\"'*#-> ")
+
+
+class Measured(Protocol):
+    """An answer with what was measured of it."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """By measure."""
+
+
+def is_broken(row: Measured) -> bool:
+    """Whether an answer is broken (`divergence.broken`)."""
+    return bool(row.values["broken"])
+
+
+def is_refused(row: Measured) -> bool:
+    """Whether an answer refuses; a broken one neither refuses nor answers."""
+    return not is_broken(row) and bool(row.values["refusal"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer.errors import UserError
-from nnsteer.fit import tune
+from nnsteer.fit import threshold
 from nnsteer.fit.activations import Activations
 from nnsteer.fit.moments import ClassMoments, Moments, merged, of_rows
 from nnsteer.kernels.logits import losses as losses_of
@@ -176,9 +176,9 @@ class Runner:
         for name, side in (("positive", positive), ("negative", negative)):
             if not (prompts := as_texts(name, side)):
                 raise UserError(f"{name}: no prompts; give at least one")
-            scores.append(dict(zip(free, self.scores(prompts, list(free.values())), strict=True)))
-        point = tune.condition_point({site: tune.sweep(*(side[site] for side in scores)) for site in free}, max_false_alarms)
-        return replace(free[point.site], threshold=point.threshold, fires_when=point.fires_when)
+            scores.append(self.scores(prompts, list(free.values())))
+        row, point = threshold.best_point(list(free.values()), *scores, max_false_alarms)
+        return threshold.placed(list(free.values())[row], point)
 
     def scores(self, prompts: Sequence[str], conditions: Sequence[Condition], watch: Watch = ignore) -> Tensor:
         """Each condition's score on each prompt, fp32 [condition, prompt]: what `generate` compares with the threshold."""
@@ -232,6 +232,7 @@ class Runner:
         temperature: float = 0.0,
         seed: int = 0,
         watch: Watch = ignore,
+        row_ids: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Answers to each prompt under its program. Temperature 0 is greedy; above it, row i's sample depends on the seed
         and i alone. The checkpoint's own sampling settings are not used."""
@@ -241,7 +242,8 @@ class Runner:
             check_cache_survives(self.layout, programs)
             plan, ahead = self.prepare(batch, programs)
             plan, cache = self.with_cache(plan, batch, programs, max_new_tokens)
-            sampling = {"temperature": temperature, "seed": seed, "row_ids": rows} if temperature > 0 else None
+            noise = rows if row_ids is None else [row_ids[i] for i in rows]
+            sampling = {"temperature": temperature, "seed": seed, "row_ids": noise} if temperature > 0 else None
             call = (plan, batch, ahead, max_new_tokens, sampling, self.layout.head, cache)
             ids, scores = traces.generate(self.envoy, self.remote, *call)
             texts, ends = [prompts[i] for i in rows], end_ids(self.hf)

@@ -11,34 +11,31 @@ from torch import Tensor
 from nnsteer import fit
 from nnsteer.errors import UserError
 from nnsteer.fit.activations import Activations
-from nnsteer.folder import Folder
 from nnsteer.model.runner import Runner
-from nnsteer.program.direction import Directions
-from nnsteer.program.files import load_directions, save_directions
-from nnsteer.program.identity import require_same
+from nnsteer.program.direction import Directions, as_directions
+from nnsteer.program.names import Method
 from nnsteer.program.quirks import cast_skew
-from nnsteer.program.site import Place, Site
+from nnsteer.program.site import Place
 from nnsteer.program.span import PROMPT, Reading
-from nnsteer.progress import Watch, bar, ignore
+from nnsteer.progress import Watch, ignore
 from nnsteer.texts.contrast import ContrastSet
 
 BATCH = 32  # the library's, which decides how much is padded
 
 
-def fitted(
-    folder: Folder, name: str, runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, method: fit.Method
+def directions(
+    runner: Runner,
+    contrast: ContrastSet,
+    sites: Sequence[Place],
+    span: Reading,
+    method: Method,
+    watch: Watch = ignore,
 ) -> Directions:
-    """What `stages.fitted` gives, as CAST's library has it: of length 1, read without the answer's header and with the pads, and
-    moved one layer ahead, to what enters the block that it was read behind."""
-    file = folder / f"{name}.safetensors"
-    if not file.exists():
-        with bar(f"reading {name}", len(contrast.positive) + len(contrast.negative)) as watch:
-            directions = fit.method_named(method)(record_with_pads(bare(runner), contrast, sites, span, watch))
-        save_directions(file, (direction.unit() for direction in cast_skew(directions).values()))
-    kept = load_directions(file)
-    for direction in kept.values():
-        require_same(str(file), direction.model, runner.model)
-    return kept
+    """A direction per site as CAST's library has it: of length 1, read without the answer's header and
+    with the pads, and moved one layer ahead, to what enters the block that it was read behind."""
+    read = record_with_pads(bare(runner), contrast, sites, span, watch)
+    aligned = cast_skew(fit.method_named(method)(read))
+    return as_directions([direction.unit() for direction in aligned.values()])
 
 
 def bare(runner: Runner) -> Runner:
@@ -48,7 +45,7 @@ def bare(runner: Runner) -> Runner:
 
 
 def record_with_pads(
-    runner: Runner, contrast: ContrastSet, sites: Sequence[Site], span: Reading, watch: Watch = ignore
+    runner: Runner, contrast: ContrastSet, sites: Sequence[Place], span: Reading, watch: Watch = ignore
 ) -> Activations:
     """Mean states as the library takes them: positive and negative texts in turn, 32 at a time, padded with token 0 on the
     tokenizer's own side, the mean over every column of the batch; where responses are read, over as many last columns as the

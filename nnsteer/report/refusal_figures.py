@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from nnsteer.measure.refusal import is_refused
 from nnsteer.report.charts import COLOURS, arms, heat, histogram, legend, looks, named, panel, panels, percent, slanted
 from nnsteer.report.look import GREY
+from nnsteer.study.rows import Row
 from nnsteer.texts.refusal import SIDES
 
 
@@ -28,33 +30,35 @@ def refusal(variants: Mapping[str, dict], labels: Mapping[str, str]) -> Figure:
     return legend(figure)
 
 
-def kinds(rows: list[dict], labels: Mapping[str, str]) -> Figure:
+def kinds(rows: Sequence[Row], labels: Mapping[str, str]) -> Figure:
     """Refusal per kind of prompt and variant, as a heat map: kinds down, so that many have room."""
-    names = list(dict.fromkeys((row["side"], row["kind"]) for row in rows))
+    names = list(dict.fromkeys((row.set, row.kind) for row in rows))
     shares = np.array([[share(rows, variant, *name) for variant in labels] for name in names])
     figure, axes = panel(2.2 + 0.22 * len(names))
-    texts = [[f"{100 * share:.0f}" for share in own] for own in shares]
-    kinds = [kind or side for side, kind in names]
+    texts = [[f"{100 * share:.0f}" for share in of_kind] for of_kind in shares]
+    sides = [set_name.split()[0] for set_name, _ in names]
+    kinds = [kind or side for side, (_, kind) in zip(sides, names, strict=True)]
     bar = heat(axes, shares, texts, kinds, list(labels.values()), cmap="Reds", vmin=0, vmax=1)
     bar.set_label("refused")
     percent(bar.ax.yaxis)
-    for label, (side, _) in zip(axes.get_yticklabels(), names, strict=True):
+    for label, side in zip(axes.get_yticklabels(), sides, strict=True):
         label.set_color(COLOURS[side])
     slanted(axes)
     return figure
 
 
-def share(rows: list[dict], variant: str, side: str, kind: str) -> float:
+def share(rows: Sequence[Row], variant: str, set_name: str, kind: str) -> float:
     """The refused share of one cell of the heat map."""
-    own = [row["refused"] for row in rows if (row["variant"], row["side"], row["kind"]) == (variant, side, kind)]
-    return sum(own) / len(own)
+    cell = (variant, set_name, kind)
+    refused = [is_refused(row) for row in rows if (row.variant, row.set, row.kind) == cell]
+    return sum(refused) / len(refused)
 
 
 def scores_and_curves(condition: dict) -> Figure:
     """The test split's condition scores with the threshold, and F1 on the tune split for every threshold and layer."""
     figure, ((left, right),) = panels(3, 1, 2)
     scores, fires = condition["scores"]["test"], condition["fires_when"]
-    histogram(left, {side: scores[side] for side in SIDES}, condition["threshold"], list(COLOURS.values()))
+    histogram(left, dict(zip(SIDES, scores.values(), strict=True)), condition["threshold"], list(COLOURS.values()))
     left.set(title=f"scores, layer {condition['site']['layer']}", xlabel="score", ylabel="prompts")
     for site, look in looks(list(condition["curves"])):
         curve = condition["curves"][site]

@@ -13,10 +13,11 @@ from nnsteer.program.direction import Direction, Directions
 from nnsteer.program.names import SPANS
 from nnsteer.program.program import Program, op_named
 from nnsteer.program.site import Place, Site
-from nnsteer.study.cells import BASELINE, Study, Variant
+from nnsteer.study.cells import BASELINE, Variant
 from nnsteer.study.fitting import Fitted, plane_file, scores_file
 from nnsteer.study.inputs import Inputs
 from nnsteer.study.spec import Cell, Spec
+from nnsteer.study.study import Study
 
 
 def build(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nnsteer import fit
 from nnsteer.errors import UserError
-from nnsteer.fit import tune
+from nnsteer.fit import threshold
 from nnsteer.folder import Folder
 from nnsteer.model.runner import Runner
 from nnsteer.program.condition import Condition, Side
@@ -81,15 +81,15 @@ def find_conditions(spec: Spec, inputs: Inputs, fitted: Fitted, runner: Runner, 
 
 def facts(entry: ConditionSpec, spec: Spec, scores: Mapping) -> dict:
     """The threshold, and the scores on either side of each split."""
-    threshold, fires_when = entry.threshold, entry.fires_when
-    if threshold is None:
-        point = tune.condition_point({Site(entry.layer): tune.sweep(*scores["tune"])})
-        threshold, fires_when = point.threshold, point.fires_when
+    cut, fires_when = entry.threshold, entry.fires_when
+    if cut is None:
+        point = threshold.condition_point({Site(entry.layer): threshold.sweep(*scores["tune"])})
+        cut, fires_when = point.threshold, point.fires_when
     shown = {
         split: dict(zip(("positive", "negative"), (s.tolist() for s in both), strict=True)) for split, both in scores.items()
     }
     found = "given" if entry.threshold is not None else "found on the tune prompts"
-    facts = {"site": str(Site(entry.layer)), "score": entry.score, "threshold": threshold, "fires_when": fires_when}
+    facts = {"site": str(Site(entry.layer)), "score": entry.score, "threshold": cut, "fires_when": fires_when}
     return facts | {"found": found, **side_names(spec.directions[entry.direction]), "scores": shown}
 
 

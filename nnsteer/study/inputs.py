@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nnsteer.errors import UserError
-from nnsteer.study.cells import PromptSet
+from nnsteer.texts.sets import PromptSet
 from nnsteer.study.spec import DirectionSpec, Spec
 from nnsteer.texts.contrast import ContrastSet
 from nnsteer.texts.refusal import Split, load_contrast

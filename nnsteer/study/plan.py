@@ -23,11 +23,12 @@ from nnsteer.program.files import load_directions
 from nnsteer.program.identity import ModelId
 from nnsteer.program.names import READINGS, Method
 from nnsteer.program.site import Place, block_outs
-from nnsteer.study.cells import Question, Study, questions
+from nnsteer.study.cells import Question, Sampling, questions
 from nnsteer.study.fitting import Fitted, condition, directions_file, known_condition, plane_file, scores_file
 from nnsteer.study.inputs import Inputs
-from nnsteer.study.rows import ANSWERS, EARLIER, VALUES, Keyed, missing, of_answers, of_values
+from nnsteer.study.rows import ANSWERS, VALUES, Keyed, lines, missing, of_answers, of_values
 from nnsteer.study.spec import Spec
+from nnsteer.study.study import Study
 
 HEADINGS = ("", "there", "missing", "requests", "passes", "tokens read", "tokens written")
 
@@ -98,7 +99,8 @@ def own(planner: Planner, name: str, method: Method) -> Mapping[Place, Direction
 
 def plan(planner: Planner, study: Study, fitted: Fitted) -> list[Part]:
     """What is there and what is missing, step by step."""
-    asked = list(questions(study, planner.model, planner.files.chat))
+    chat, sampling = planner.files.chat, Sampling(study.max_new_tokens)
+    asked = list(questions(study.variants, study.sets, planner.model, chat, sampling))
     tokens = {text: len(planner.files.chat.prompt_ids(text)) for text in {q.prompt.text for q in asked}}
     counted = partial(values, planner, study, asked, tokens)
     found = [*fits(planner), *searches(planner, fitted)]
@@ -149,8 +151,8 @@ def reading(planner: Planner, name: str, tokens: Sequence[Sequence[int]], there:
 
 
 def answers(planner: Planner, study: Study, asked: Sequence[Question], tokens: Mapping[str, int]) -> Part:
-    """The answers to generate, batch by batch as `run.answer` makes them."""
-    todo, n = still(of_answers(asked), kept(planner.folder, ANSWERS))
+    """The answers to generate, batch by batch as `table.Table` makes them."""
+    todo, n = still(of_answers(asked), lines(planner.folder, ANSWERS))
     chunks = in_chunks(todo, planner.batch_size)
     ahead = sum(map(reads_ahead, chunks))
     passes = len(chunks) * study.max_new_tokens + ahead
@@ -160,7 +162,7 @@ def answers(planner: Planner, study: Study, asked: Sequence[Question], tokens: M
 
 def values(planner: Planner, study: Study, asked: Sequence[Question], tokens: Mapping[str, int], measure: Measure) -> Part:
     """The values of a measure. One that takes smaller batches than the study's takes more passes than it says here."""
-    todo, n = still(of_values(asked, measure), [row for row in kept(planner.folder, VALUES) if row["value"] is not None])
+    todo, n = still(of_values(asked, measure), [row for row in lines(planner.folder, VALUES) if row["value"] is not None])
     name, there = f"values of {measure.name}", n - len(todo)
     if isinstance(measure, OfAnswers):
         return Part(name, there, len(todo), 0, 0, 0, 0)
@@ -182,11 +184,6 @@ def still(asked: Sequence[Keyed], rows: Sequence[dict]) -> tuple[list[Question],
     return [one.question for one in todo], len({one.key for one in asked})
 
 
-def kept(folder: Folder, name: str) -> list[dict]:
-    """The rows of a file and those that were set aside for an earlier version of the study."""
-    return folder.read_lines(name) + folder.read_lines(EARLIER + name)
-
-
 def in_chunks(todo: Sequence[Question], size: int) -> list[Sequence[Question]]:
     """Batches of questions."""
     return [todo[start : start + size] for start in range(0, len(todo), size)]
@@ -194,7 +191,7 @@ def in_chunks(todo: Sequence[Question], size: int) -> list[Sequence[Question]]:
 
 def reads_ahead(chunk: Sequence[Question]) -> bool:
     """Whether a batch's conditions take a pass of their own."""
-    return any(edits_before_reading(program) for program in {q.variant.program for q in chunk})
+    return any(edits_before_reading(program) for program in {q.program for q in chunk})
 
 
 def batches(n: int, size: int) -> int:

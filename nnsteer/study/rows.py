@@ -1,13 +1,15 @@
-"""The lines of a study's files. A key names what a line holds; variant, set and kind where it stands in the study.
+"""The lines of a run's two tables: answers, and values of measures. A key names what a line holds;
+variant, set, kind, prompt and sample say where it stands.
 
-Whatever was had once is kept: lines of an earlier version of the study move to earlier_*.jsonl, and come back when it does; a
-variant that was only renamed has its lines copied.
+Whatever was had once is kept: lines that a changed study no longer has move to earlier_*.jsonl, and
+come back when it has them again; what only stands elsewhere now is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from nnsteer.folder import Folder, unique
 from nnsteer.measure.kinds import Measure
@@ -17,12 +19,14 @@ ANSWERS, VALUES, EARLIER = "completions.jsonl", "rows.jsonl", "earlier_"
 
 
 class Place(NamedTuple):
-    """One line's key, and where it stands."""
+    """Where a line stands, and the key of what it holds."""
 
     key: str
     variant: str
     set: str
     kind: str
+    prompt: str
+    sample: int
 
 
 class Keyed(NamedTuple):
@@ -34,51 +38,112 @@ class Keyed(NamedTuple):
     @property
     def place(self) -> Place:
         """Where the result stands."""
-        return Place(self.key, self.question.variant.name, self.question.set, self.question.prompt.kind)
+        q = self.question
+        return Place(self.key, q.variant, q.set, q.prompt.kind, q.prompt.text, q.sample)
 
 
-def of_answers(asked: Sequence[Question]) -> list[Keyed]:
+@dataclass(frozen=True)
+class Row:
+    """An answer and what was measured of it, by the measures' names; None for a value that could not
+    be had."""
+
+    variant: str
+    set: str
+    kind: str
+    prompt: str
+    sample: int
+    values: Mapping[str, Any]
+    completion: str = ""
+    scores: tuple[float, ...] = ()
+    """Of each condition of the program."""
+    fired: tuple[bool, ...] = ()
+
+
+def of_answers(questions: Iterable[Question]) -> list[Keyed]:
     """Each question with its answer's key."""
-    return [Keyed(question.key, question) for question in asked]
+    return [Keyed(question.key, question) for question in questions]
 
 
-def of_values(asked: Sequence[Question], measure: Measure) -> list[Keyed]:
+def of_values(questions: Iterable[Question], measure: Measure) -> list[Keyed]:
     """Each question with its value's key."""
-    return [Keyed(value_key(question, measure), question) for question in asked]
+    return [Keyed(value_key(question, measure), question) for question in questions]
 
 
-def of_row(row: dict) -> Place:
+def place_of(line: dict) -> Place:
     """Where a line stands."""
-    return Place(*(row[name] for name in Place._fields))
+    return Place(*(line[name] for name in Place._fields))
 
 
-def sort_out(folder: Folder, name: str, wanted: Iterable[Place]) -> None:
+def lines(folder: Folder, name: str) -> list[dict]:
+    """The lines of a file, and those that were set aside for an earlier version of the study."""
+    return folder.read_lines(name) + folder.read_lines(EARLIER + name)
+
+
+def set_aside(folder: Folder, name: str, wanted: Iterable[Place]) -> None:
     """Leaves in a file the lines that the study has, and keeps the others in another file."""
-    places = dict.fromkeys(wanted)
-    here, earlier = folder.read_lines(name), folder.read_lines(EARLIER + name)
-    there = {of_row(row): row for row in unique((*here, *earlier), Place._fields)}
-    known = {row["key"]: row for row in there.values()}
-    inside = [there[p] if p in there else known[p.key] | p._asdict() for p in places if p.key in known]
-    if len(inside) == len(here) and all(of_row(row) in places for row in here):
-        return
-    # the copy first: a kill between the two writes leaves a line twice, which the next start makes one of
-    folder.write_lines(EARLIER + name, [row for p, row in there.items() if p not in places])
-    folder.write_lines(name, inside)
+    places = set(wanted)
+    here = folder.read_lines(name)
+    inside = unique((line for line in here if place_of(line) in places), Place._fields)
+    if len(inside) < len(here):
+        gone = [line for line in here if place_of(line) not in places]
+        aside = unique((*folder.read_lines(EARLIER + name), *gone), Place._fields)
+        # the copy first: a kill between the two writes leaves a line in both files, which is no harm
+        folder.write_lines(EARLIER + name, aside)
+        folder.write_lines(name, inside)
+
+
+def copy_known(folder: Folder, name: str, asked: Iterable[Keyed]) -> set[str]:
+    """Adds the lines that a file lacks and whose content is known under another name, set or kind;
+    returns the keys that are known."""
+    known = {line["key"]: line for line in lines(folder, name)}
+    there = {place_of(line) for line in folder.read_lines(name)}
+    places = dict.fromkeys(keyed.place for keyed in asked if keyed.key in known)
+    new = [known[place.key] | place._asdict() for place in places if place not in there]
+    if new:
+        folder.append(name, new)
+    return set(known)
 
 
 def forget_failures(folder: Folder) -> None:
-    """Removes lines whose value could not be had, a judge's time-out for one, so that it is asked for again."""
+    """Removes lines whose value could not be had, a judge's time-out for one, so that it is asked for
+    again."""
     rows = folder.read_lines(VALUES)
     had = [row for row in rows if row["value"] is not None]
     if len(had) < len(rows):
         folder.write_lines(VALUES, had)
 
 
-def missing(asked: Sequence[Keyed], have: set[str]) -> list[Keyed]:
-    """One question for each key that is not there yet. The longest prompts come first, so that memory runs out at once or not at
-    all; the variants of a prompt stand together."""
+def missing(asked: Iterable[Keyed], known: Collection[str]) -> list[Keyed]:
+    """One question for each key that is not known yet. The longest prompts come first, so that memory
+    runs out at once or not at all; the variants of a prompt stand together."""
     first: dict[str, Keyed] = {}
-    for one in asked:
-        if one.key not in have:
-            first.setdefault(one.key, one)
-    return sorted(first.values(), key=lambda one: (-len(one.question.prompt.text), one.question.prompt.text))
+    for keyed in asked:
+        if keyed.key not in known:
+            first.setdefault(keyed.key, keyed)
+    text = lambda keyed: keyed.question.prompt.text  # noqa: E731
+    return sorted(first.values(), key=lambda keyed: (-len(text(keyed)), text(keyed)))
+
+
+def read_rows(folder: Folder, sets: Collection[str] | None = None) -> list[Row]:
+    """What lies in a run's folder, of these sets or of all: each answer with all that was measured of
+    it."""
+    answers = {position(line): line for line in folder.read_lines(ANSWERS)}
+    values: dict[tuple, dict[str, Any]] = {where: {} for where in answers}
+    for line in folder.read_lines(VALUES):
+        values.setdefault(position(line), {}).setdefault(line["measure"], line["value"])
+    return [
+        joined(where, answers.get(where, {}), of_row)
+        for where, of_row in values.items()
+        if sets is None or where[1] in sets
+    ]
+
+
+def position(line: Mapping) -> tuple:
+    """Variant, set, kind, prompt and sample of a line."""
+    return place_of(dict(line))[1:]
+
+
+def joined(where: Sequence, answer: Mapping, values: Mapping[str, Any]) -> Row:
+    """A row from an answer's line, where there is one, and its values."""
+    text = answer.get("completion", "")
+    return Row(*where, values, text, *(tuple(answer.get(name, ())) for name in ("scores", "fired")))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nnsteer.texts.contrast import ContrastSet, of_prompts, of_responses
+from nnsteer.texts.sets import PromptSet
 from nnsteer.texts.source import Prompt, Splits, load_openers, load_prompts
 
 Side = Literal["harmful", "harmless"]
@@ -27,15 +28,43 @@ class Requests:
         splits = self.harmful if side == "harmful" else self.harmless
         return {"fit": splits.fit, "tune": splits.tune, "test": splits.test}[split][:n]
 
+    def texts(self, side: Side, split: Split, n: int | None = None) -> list[str]:
+        """The same without their kinds."""
+        return [prompt.text for prompt in self.side(side, split, n)]
+
+    def both(self, split: Split, n: int | None = None) -> tuple[list[str], list[str]]:
+        """Harmful and harmless texts of a split, the first `n` a side."""
+        return self.texts("harmful", split, n), self.texts("harmless", split, n)
+
+    def sets(self, split: Split, n: int | None = None) -> tuple[PromptSet, PromptSet]:
+        """The same prompts as sets to be asked: `harmful test`, `harmless test`."""
+        return (
+            PromptSet(f"harmful {split}", self.side("harmful", split, n)),
+            PromptSet(f"harmless {split}", self.side("harmless", split, n)),
+        )
+
+    def pairs(self, n: int) -> ContrastSet:
+        """The first `n` prompts a side of the fit split, harmful against harmless."""
+        return of_prompts(*self.both("fit", n))
+
+    def sides(self, n: int) -> dict[Split, tuple[list[str], list[str]]]:
+        """Harmful and harmless texts by split; of the fit split, the first `n` a side."""
+        return {"fit": self.both("fit", n), "tune": self.both("tune"), "test": self.both("test")}
+
     def fingerprints(self) -> dict[str, str]:
         """A hash of each side's prompts."""
         return {"harmful": self.harmful.fingerprint(), "harmless": self.harmless.fingerprint()}
 
 
-def load_requests(harmful: str, harmless: str, refusals: str, compliances: str, seed: int) -> Requests:
+def load_requests(
+    harmful: str, harmless: str, refusals: str, compliances: str, seed: int
+) -> Requests:
     """Reads four SOURCEs (see `texts.source`)."""
     return Requests(
-        load_prompts(harmful, seed), load_prompts(harmless, seed), tuple(load_openers(refusals)), tuple(load_openers(compliances))
+        load_prompts(harmful, seed),
+        load_prompts(harmless, seed),
+        tuple(load_openers(refusals)),
+        tuple(load_openers(compliances)),
     )
 
 

@@ -183,6 +183,3 @@ def check_numbers(config: Config) -> None:
     if len(ladder) < 2 or ladder[0] != 0 or not all(isfinite(c) for c in ladder) or list(ladder) != sorted(set(ladder)):
         raise UserError(f"--coefficients {' '.join(f'{c:g}' for c in ladder)}: must rise from 0, such as 0 0.5 1 2 4")
 
-
-if __name__ == "__main__":
-    command.run(Config, main, __doc__)

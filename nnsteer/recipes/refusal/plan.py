@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from rich.markup import escape
@@ -19,23 +20,23 @@ Config = Any
 """The Config of a recipe that is, or goes on from, a refusal run."""
 
 
-def show_plan(steps: Iterable[tuple[str, str]]) -> None:
-    """Prints a plan."""
+def show_plan(config: Config, more: Iterable[tuple[str, str]] = ()) -> None:
+    """Prints a refusal run's plan, and that of a recipe which goes on from one."""
     table = plain_table("", "")
     table.columns[1].justify = "left"
     table.columns[1].no_wrap = False
-    for name, text in steps:
+    for name, text in chain(plan(config), more):
         table.add_row(name, escape(text))
     show("What this run would do", table)
 
 
 def plan(config: Config) -> Iterator[tuple[str, str]]:
     """Each step of a refusal run in a line."""
-    yield "model", had(partial(found, config))
+    yield "model", or_why_not(partial(model, config))
     for side, source in (("harmful", config.harmful), ("harmless", config.harmless)):
-        yield side, had(partial(counted, source, config.seed))
+        yield side, or_why_not(partial(counted, source, config.seed))
     for name, source in (("refusals", config.refusals), ("compliances", config.compliances)):
-        yield name, had(partial(openers, source))
+        yield name, or_why_not(partial(openers, source))
     yield "directions", f"{config.method} for the behaviour, {config.condition_method} for the condition{published(config)}"
     yield "condition", condition(config)
     yield "steering", steering(config)
@@ -44,7 +45,7 @@ def plan(config: Config) -> Iterator[tuple[str, str]]:
     yield "results", f"five variants on the test split, {config.max_new_tokens} tokens an answer, in {config.out}"
 
 
-def had(say: Callable[[], str]) -> str:
+def or_why_not(say: Callable[[], str]) -> str:
     """What it says, or why it can't."""
     try:
         return say()
@@ -52,7 +53,7 @@ def had(say: Callable[[], str]) -> str:
         return f"not to be had: {error}"
 
 
-def found(config: Config) -> str:
+def model(config: Config) -> str:
     """The model, by its config."""
     layers = num_layers(find_model(config.model, config.revision).config)
     return f"{config.model}{f' at {config.revision}' if config.revision else ''}, {layers} layers"

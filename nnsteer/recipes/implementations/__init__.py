@@ -34,7 +34,7 @@ from nnsteer.program.names import Dtype
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last
 from nnsteer.progress import bar
-from nnsteer.recipes.ways import WAYS, Subject, Way, difference_at_input
+from nnsteer.recipes.implementations.ways import WAYS, Subject, Way, difference_at_input
 from nnsteer.texts.contrast import of_prompts
 
 
@@ -221,6 +221,3 @@ def page(table: dict) -> str:
         lines.append(f"- {check['site']}, {check['what']}: {verdict}")
     return "\n".join(lines) + "\n"
 
-
-if __name__ == "__main__":
-    command.run(Config, main, __doc__)

@@ -1,0 +1,173 @@
+"""The table of a run: what is asked of it is answered and measured once, each line on disk as soon as
+it is there; what is there already is not asked again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nnsteer.errors import UserError
+from nnsteer.folder import Folder
+from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
+from nnsteer.model.completion import Completion
+from nnsteer.model.runner import Runner
+from nnsteer.progress import bar
+from nnsteer.study.cells import Question, Sampling, Variant, questions
+from nnsteer.texts.sets import PromptSet
+from nnsteer.study.rows import (
+    ANSWERS,
+    VALUES,
+    Keyed,
+    Row,
+    copy_known,
+    missing,
+    of_answers,
+    of_values,
+    read_rows,
+)
+
+JUDGED_AT_ONCE = 64  # answers between two writes
+Work = Callable[[Runner, Sequence[Question]], list[dict]]
+"""Makes the lines of one batch."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where answers and values are kept, the model that gives them, and how it is asked."""
+
+    folder: Folder
+    runner: Runner
+    sampling: Sampling = Sampling()
+
+    def questions(
+        self, variants: Iterable[Variant], sets: Iterable[PromptSet]
+    ) -> list[Question]:
+        """Every prompt of every set under every variant."""
+        runner = self.runner
+        return list(questions(variants, tuple(sets), runner.model, runner.chat, self.sampling))
+
+    def ask(
+        self,
+        variants: Sequence[Variant],
+        sets: Sequence[PromptSet],
+        measures: Sequence[Measure],
+        task: str = "answers",
+    ) -> list[Row]:
+        """The row of every prompt under every variant, in this order: from the folder where it is
+        there, else answered and measured. Variants share batches."""
+        asked = self.questions(variants, sets)
+        self.complete(asked, measures, task)
+        there = {row_place(row): row for row in read_rows(self.folder, {s.name for s in sets})}
+        return [there[(q.variant, q.set, q.prompt.kind, q.prompt.text, q.sample)] for q in asked]
+
+    def complete(
+        self, asked: Sequence[Question], measures: Sequence[Measure], task: str = "answers"
+    ) -> None:
+        """Adds to completions.jsonl and rows.jsonl what they lack of these questions."""
+        if not all(isinstance(measure, OfModel) for measure in measures):
+            self.fill(ANSWERS, task, of_answers(asked), self.runner, self.answer)
+        answers = {line["key"]: line for line in self.folder.read_lines(ANSWERS)}
+        for measure in measures:
+            judges = isinstance(measure, OfAnswers)
+            runner = self.runner.with_batch_size(JUDGED_AT_ONCE) if judges else self.runner
+            work = lambda of, chunk, measure=measure: taken(measure, of, chunk, answers)  # noqa: E731
+            self.fill(VALUES, measure.name, of_values(asked, measure), runner, work)
+
+    def answer(self, runner: Runner, chunk: Sequence[Question]) -> list[dict]:
+        """Generates a batch of answers."""
+        prompts, programs = [q.prompt.text for q in chunk], [q.program for q in chunk]
+        completions = runner.generate(
+            prompts,
+            programs,
+            self.sampling.max_new_tokens,
+            self.sampling.temperature,
+            self.sampling.seed,
+            row_ids=[q.noise for q in chunk],
+        )
+        return list(map(answer_line, completions))
+
+    def fill(
+        self, name: str, task: str, asked: Sequence[Keyed], runner: Runner, work: Work
+    ) -> None:
+        """Adds the lines that a file lacks, batch by batch: each result once, at every place where it
+        stands. A batch that does not fit into memory is halved."""
+        places: dict[str, list[dict]] = {}
+        for keyed in asked:
+            places.setdefault(keyed.key, []).append(keyed.place._asdict())
+        todo = missing(asked, copy_known(self.folder, name, asked))
+        with bar(task, len(places)) as advance:
+            advance(len(places) - len(todo))
+            while todo:
+                chunk = todo[: runner.batch_size]
+                try:
+                    made = work(runner, [keyed.question for keyed in chunk])
+                except torch.OutOfMemoryError:
+                    runner = halved(runner)
+                    continue
+                new = zip(chunk, made, strict=True)
+                lines = [place | line for keyed, line in new for place in places[keyed.key]]
+                self.folder.append(name, lines)
+                advance(len(chunk))
+                todo = todo[len(chunk) :]
+
+
+def row_place(row: Row) -> tuple:
+    """Where a row stands."""
+    return row.variant, row.set, row.kind, row.prompt, row.sample
+
+
+def taken(
+    measure: Measure, runner: Runner, chunk: Sequence[Question], answers: dict[str, dict]
+) -> list[dict]:
+    """The values of a batch."""
+    prompts = [q.prompt for q in chunk]
+    if isinstance(measure, OfModel):
+        values = measure.values(runner, [q.program for q in chunk], prompts)
+    else:
+        lines = [answers[q.key] for q in chunk]
+        given = [
+            Answer(prompt, line["completion"], tuple(line["ids"]))
+            for prompt, line in zip(prompts, lines, strict=True)
+        ]
+        values = judged(measure, runner, given)
+    return [{"measure": measure.name, "value": nan_to_null(value)} for value in values]
+
+
+def judged(measure: OfAnswers | OfReading, runner: Runner, given: Sequence[Answer]) -> list:
+    """The value of each answer. Where a condition does not hold, variants give the same answer: it is
+    judged once."""
+    distinct = list(dict.fromkeys(given))
+    reads = isinstance(measure, OfReading)
+    values = measure.values(runner, distinct) if reads else measure.values(distinct)
+    value_of = dict(zip(distinct, values, strict=True))
+    return [value_of[answer] for answer in given]
+
+
+def halved(runner: Runner) -> Runner:
+    """The runner with half its batch size. Raises UserError when one row is too many."""
+    if runner.batch_size == 1:
+        raise UserError(
+            "out of memory with a single prompt; "
+            "use a smaller model, a shorter answer or a larger device"
+        )
+    torch.cuda.empty_cache()
+    return runner.with_batch_size(runner.batch_size // 2)
+
+
+def answer_line(completion: Completion) -> dict:
+    """One line of completions.jsonl, but for where it stands."""
+    return {
+        "completion": completion.text,
+        "ids": list(completion.ids),
+        "scores": list(completion.scores),
+        "fired": list(completion.fired),
+    }
+
+
+def nan_to_null(value: Any) -> Any:
+    """A value that could not be had is null."""
+    return None if isinstance(value, float) and math.isnan(value) else value
