@@ -19,8 +19,7 @@ from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import PLAIN
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_programs
-from nnsteer.recipes.affine import arditi, refused
-from nnsteer.recipes.affine import Config, main
+from nnsteer.recipes.affine import Config, arditi, main, refused
 from nnsteer.recipes.affine.arditi import Trial, choose
 from nnsteer.recipes.affine.methods import DRAWS, cells_of
 from nnsteer.texts.contrast import of_prompts

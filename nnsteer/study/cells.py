@@ -1,5 +1,5 @@
-"""What is asked: prompts under programs, each question with a key, a hash of all that determines its
-answer."""
+"""What is asked: prompts under programs, each question with a key, a hash of all that determines
+its answer."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ class Sampling:
     samples: int = 1
     temperature: float = 0.0
     seed: int = 0
+
+
+GREEDY = Sampling()
 
 
 class Question(NamedTuple):
