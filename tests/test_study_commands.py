@@ -136,7 +136,7 @@ def test_a_refusal_run_can_be_used_by_the_other_verbs(study, folder, tmp_path):
     (tmp_path / "run" / "report.html").unlink()
     nnsteer("report", tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
     own = [row for row in rows if row["variant"] == "conditional"]
     programs = ["--programs", tmp_path / "run", "--variant", "conditional", "--model", folder]
     nnsteer("generate", *(row["prompt"] for row in own), *programs, "--max-new-tokens", 3, "--out", tmp_path / "again.jsonl")
