@@ -137,8 +137,10 @@ def longest_first(keyed: Keyed) -> tuple[int, str]:
 
 def read_rows(folder: Folder, sets: Collection[str] | None = None) -> list[Row]:
     """What lies in a run's folder, of these sets or of all: each answer with all that was measured
-    of it."""
-    answers = {place_of(line)[1:]: line for line in folder.read_lines(ANSWERS)}
+    of it. Of lines that stand at one place, the first counts."""
+    answers: dict[tuple, dict] = {}
+    for line in folder.read_lines(ANSWERS):
+        answers.setdefault(place_of(line)[1:], line)
     values: dict[tuple, dict[str, Any]] = {position: {} for position in answers}
     for line in folder.read_lines(VALUES):
         values.setdefault(place_of(line)[1:], {}).setdefault(line["measure"], line["value"])
