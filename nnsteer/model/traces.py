@@ -18,6 +18,7 @@ from nnsight.intervention.backends import local as simulation
 from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+from nnsteer.errors import UserError
 from nnsteer.kernels import edits, fits, logits
 from nnsteer.kernels.edits import (
     columns,
@@ -71,11 +72,14 @@ def open_envoy(
 
 def unwrapped(model: PreTrainedModel | Envoy) -> tuple[PreTrainedModel, Any]:
     """The transformers model in one of nnsight's, with its weights, and the tokenizer that nnsight
-    opened it with; any other model as it is, without one."""
-    if not isinstance(model, TransformersModel):
-        return model, None
-    model.dispatch()
-    return model._module, model.tokenizer
+    opened it with; one of transformers as it is, without one. Raises UserError for others."""
+    if isinstance(model, TransformersModel):
+        model.dispatch()
+        return model._module, model.tokenizer
+    if not isinstance(model, PreTrainedModel):
+        expected = "a transformers model or an nnsight.LanguageModel; load one with Runner.open"
+        raise UserError(f"model: got a {type(model).__name__}; expected {expected}")
+    return model, None
 
 
 def server(envoy: Envoy, remote: Remote, step: str, *inputs: Any) -> Any:
