@@ -62,17 +62,11 @@ def main(config: Config) -> None:
                 values.setdefault((row["variant"], row["set"]), []).append(value)
             advance(len(chunk))
     table = plain_table("variant", "prompts", "value", "95 %", "judged", "failed")
-    for (variant, prompts), own in values.items():
-        found = estimate(own, measure.binary)
-        spread = ends(found.low, found.high, measure.binary)
-        table.add_row(
-            variant,
-            prompts,
-            number(found.value, measure.binary),
-            spread,
-            str(found.n),
-            str(len(own) - found.n),
-        )
+    for group, verdicts in values.items():
+        rate = estimate(verdicts, measure.binary)
+        spread = ends(rate.low, rate.high, measure.binary)
+        counts = (str(rate.n), str(len(verdicts) - rate.n))
+        table.add_row(*group, number(rate.value, measure.binary), spread, *counts)
     show(f"Judged by {measure.settings}", table)
 
 

@@ -1,4 +1,4 @@
-"""Rebuild the summary, figures and page of a run of a recipe or of a study from what lies in its folder.
+"""Rebuild the summary, figures and page of a recipe's run or a study from what lies in its folder.
 
     nnsteer report runs/refusal
 
