@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jinja2.exceptions import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from nnsteer.errors import UserError
 from nnsteer.program.span import Span
 from nnsteer.texts.contrast import Text
+from nnsteer.texts.conversation import Conversation
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,32 @@ class Chat:
         if not prompts:  # which a template refuses
             return []
         distinct, specials = list(dict.fromkeys(prompts)), special_strings(self.tokenizer)
-        texts = [neutralise(prompt, specials) for prompt in distinct]
         if self.templated:
-            system = [{"role": "system", "content": self.system}] if self.system else []
-            chats = [[*system, {"role": "user", "content": text}] for text in texts]
-            texts = self.tokenizer.apply_chat_template(
-                chats, add_generation_prompt=self.generation_prompt, tokenize=False
-            )
+            texts = self.rendered([self.messages(prompt, specials) for prompt in distinct])
+        else:
+            texts = [neutralise(plain(prompt), specials) for prompt in distinct]
         # the template has written its own BOS
         ids = token_ids(self.tokenizer, texts, add_special_tokens=not self.templated)
         cut = None if self.templated else self.max_tokens
         by_prompt = {prompt: row[:cut] for prompt, row in zip(distinct, ids, strict=True)}
         return [by_prompt[prompt] for prompt in prompts]
+
+    def messages(self, prompt: str, specials: Sequence[str]) -> list[dict[str, str]]:
+        """A prompt's turns as the template takes them, the system's first where there is one."""
+        chat = prompt.turns if isinstance(prompt, Conversation) else (("user", prompt),)
+        if self.system and chat[0][0] != "system":
+            chat = (("system", self.system), *chat)
+        return [{"role": role, "content": neutralise(text, specials)} for role, text in chat]
+
+    def rendered(self, chats: list[list[dict[str, str]]]) -> list[str]:
+        """What the template makes of chats. Raises UserError for turns that it refuses."""
+        header = self.generation_prompt
+        try:
+            return self.tokenizer.apply_chat_template(
+                chats, add_generation_prompt=header, tokenize=False
+            )
+        except TemplateError as error:
+            raise UserError(f"the chat template refuses these turns: {error}; change them") from error
 
     @property
     def post_instruction(self) -> Span:
@@ -123,6 +139,13 @@ class Chat:
         pads = torch.tensor([width - len(row) for row in whole])
         mask = (torch.arange(width) >= pads[:, None]).long()
         return Batch(ids, mask, torch.tensor([len(response) for _, response in rows]))
+
+
+def plain(prompt: str) -> str:
+    """A prompt that no template is put around. Raises UserError for a chat's turns."""
+    if isinstance(prompt, Conversation):
+        raise UserError("a chat's turns need a chat template; give a chat model, or a plain text")
+    return prompt
 
 
 def token_ids(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nnsteer.errors import UserError
+from nnsteer.texts.conversation import EXAMPLE, conversation, hashable, is_turn
 
 
 class Text(NamedTuple):
@@ -37,7 +38,11 @@ class ContrastSet:
         """Names the data in saved files: a hash of both sides in order, piece by piece, as they may
         be long."""
         name = hashlib.sha256()
-        for piece in json.JSONEncoder().iterencode([self.positive, self.negative]):
+        sides = [
+            [(hashable(text.prompt), text.response) for text in side]
+            for side in (self.positive, self.negative)
+        ]
+        for piece in json.JSONEncoder().iterencode(sides):
             name.update(piece.encode())
         return name.hexdigest()[:16]
 
@@ -69,14 +74,22 @@ def of_responses(
 
 
 def as_texts(name: str, given: Any) -> list[str]:
-    """Texts in a list. Raises UserError for a text alone, whose letters would be taken for texts,
-    and for what is no text."""
+    """Prompts in a list: texts, or a chat's turns as messages. Raises UserError for a text or a
+    chat alone, and for what is neither."""
     if isinstance(given, str | Mapping) or not hasattr(given, "__iter__"):
         kind = type(given).__name__
         raise UserError(f"{name}: got a {kind}; expected texts; give a list of them")
-    texts = list(given)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise UserError(f"{name}[{i}]: got a {kind}; expected a text; give a list of str")
-    return texts
+    prompts = list(given)
+    if prompts and all(map(is_turn, prompts)):
+        raise UserError(f"{name}: got one chat's turns; expected prompts; give a list of chats")
+    return [as_prompt(f"{name}[{i}]", prompt) for i, prompt in enumerate(prompts)]
+
+
+def as_prompt(name: str, given: Any) -> str:
+    """A text, or a chat's turns as a `Conversation`."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, list | tuple) and given and all(map(is_turn, given)):
+        return conversation(name, given)
+    kind = type(given).__name__
+    raise UserError(f"{name}: got a {kind}; expected a text or a chat's turns, such as {EXAMPLE}")

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from nnsteer.errors import UserError
 from nnsteer.texts.bundled import data_path
+from nnsteer.texts.conversation import conversation, is_turn
 from nnsteer.texts.rows import FORMATS, file_rows, hub_rows
 
 SPLITS = ("fit", "tune", "test")
@@ -147,7 +148,7 @@ def read_rows(source: Source) -> list[dict]:
         rows = list(picked(rows, source))
     if source.placed is not None:
         rows = [row | {"split": source.placed} for row in rows]
-    return [{name: single(value) for name, value in row.items()} for row in rows[: source.first]]
+    return [{name: as_text(value) for name, value in row.items()} for row in rows[: source.first]]
 
 
 def picked(rows: Iterable[dict], source: Source) -> Iterator[dict]:
@@ -178,8 +179,10 @@ def values_in(row: dict, column: str) -> list[Any]:
     return values_in(row[outer], inner) if dot and isinstance(row.get(outer), dict) else []
 
 
-def single(value: Any) -> Any:
-    """The text of a list of one text; anything else as it is."""
+def as_text(value: Any) -> Any:
+    """The text of a list of one text, a chat of a list of turns; anything else as it is."""
+    if isinstance(value, list) and value and all(map(is_turn, value)):
+        return conversation("a row's chat", value)
     alone = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
     return value[0] if alone else value
 
