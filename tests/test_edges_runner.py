@@ -41,7 +41,6 @@ BAD = [
     ("a number", 3, "expected texts; give a list"),
     ("a mapping", {"a": "b"}, "got a dict; expected texts"),
     ("a list with none", ["a", None], r"\[1\]: got a NoneType"),
-    ("chat turns", [[{"role": "user"}]], r"\[0\]: got a list"),
 ]
 
 

@@ -33,6 +33,7 @@ class Config:
 def main(config: Config) -> None:
     """Bakes and saves, the whole folder or none of it."""
     from nnsteer.model.bake import affine_edit, moved_to_a_map
+    from nnsteer.model.load import load_model
 
     out = options.new_path(config.out)
     steps = options.program(config.program)
@@ -40,7 +41,7 @@ def main(config: Config) -> None:
         moved_to_a_map(step, affine_edit(step))
     files = nnsteer.find_model(config.model.model, config.model.revision, templated=False)
     options.check_shape(steps.fitted, files)
-    model = nnsteer.load_model(files, config.model.dtype, config.model.device_map)
+    model = load_model(files, config.model.dtype, config.model.device_map)
     baked = nnsteer.bake(model, steps, config.untie)
     with TemporaryDirectory(prefix=".nnsteer", dir=out.parent) as beside:
         made = Path(beside) / out.name

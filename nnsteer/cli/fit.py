@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import print as show
 from rich.box import SIMPLE
@@ -34,6 +35,9 @@ from nnsteer.program.names import READINGS, Method, ReadingName
 from nnsteer.program.site import Site, Stream
 from nnsteer.progress import bar
 from nnsteer.texts.refusal import load_contrast
+
+if TYPE_CHECKING:
+    from nnsteer.model.load import ModelFiles
 
 PREVIEWED = 2  # texts a side
 
@@ -97,7 +101,7 @@ def main(config: Config) -> None:
     print(f"{out}  {config.method} over {reading} tokens of {positives} and {negatives} texts")
 
 
-def sites_of(config: Config, files: nnsteer.ModelFiles) -> list[Site]:
+def sites_of(config: Config, files: ModelFiles) -> list[Site]:
     """Where to read. Raises UserError for what the model or the kind of file doesn't have."""
     from nnsteer.model.layout import check_layers, num_layers
     from nnsteer.program.exchange import import_gguf
@@ -116,7 +120,7 @@ def sites_of(config: Config, files: nnsteer.ModelFiles) -> list[Site]:
     return [Site(layer, config.stream) for layer in layers]
 
 
-def save(out: Path, directions: nnsteer.Directions, files: nnsteer.ModelFiles) -> None:
+def save(out: Path, directions: nnsteer.Directions, files: ModelFiles) -> None:
     """Writes the kind of file that the name asks for."""
     if out.suffix == ".safetensors":
         nnsteer.save_directions(out, directions.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,6 +16,12 @@ from nnsteer.errors import UserError
 from nnsteer.model.options import ModelOptions
 from nnsteer.program.names import SPANS, OpName, SpanName, Unit
 from nnsteer.texts.source import load_texts
+
+if TYPE_CHECKING:
+    from nnsteer.model.load import ModelFiles
+    from nnsteer.program.condition import When
+    from nnsteer.program.editor import Editor
+    from nnsteer.program.site import Place
 
 SHOWN = 6  # names that an error lists
 Flat = tyro.conf.arg(name="")  # its options stand beside those of the verb
@@ -89,13 +95,13 @@ Steer = Annotated[SteerOptions, Flat]
 Program = Annotated[ProgramOptions, Flat]
 
 
-def find(model: ModelOptions, chat: ChatOptions) -> nnsteer.ModelFiles:
+def find(model: ModelOptions, chat: ChatOptions) -> ModelFiles:
     """The model's config and tokenizer; no weights yet."""
     return nnsteer.find_model(model.model, model.revision, chat.system, chat.template)
 
 
 def open_runner(
-    files: nnsteer.ModelFiles, model: ModelOptions, batch_size: int = 32
+    files: ModelFiles, model: ModelOptions, batch_size: int = 32
 ) -> nnsteer.Runner:
     """Loads the weights, or finds the model on a server."""
     from nnsteer.model.connect import open_runner
@@ -140,7 +146,7 @@ def ruled(steps: nnsteer.Program, options: ProgramOptions) -> nnsteer.Program:
     """The steps, when the conditions hold."""
     from nnsteer.program import rules
 
-    conditions: dict[str, nnsteer.When] = {}
+    conditions: dict[str, When] = {}
     for file in options.conditions:
         loaded = nnsteer.load_conditions(file)
         if twice := ", ".join(sorted(conditions.keys() & loaded)):
@@ -178,7 +184,7 @@ def steered(options: SteerOptions) -> nnsteer.Program:
     return steer(nnsteer.Directions(in_unit), options.strength, SPANS[options.span])
 
 
-def at_layers(path: Path, layers: Sequence[int] | None) -> dict[nnsteer.Place, nnsteer.Direction]:
+def at_layers(path: Path, layers: Sequence[int] | None) -> dict[Place, nnsteer.Direction]:
     """A file's directions at some layers. Raises UserError for a layer of which it has none."""
     directions = nnsteer.load_directions(path)
     there = sorted({site.layer for site in directions})
@@ -191,7 +197,7 @@ def at_layers(path: Path, layers: Sequence[int] | None) -> dict[nnsteer.Place, n
 
 
 def check_shape(
-    fitted: Iterable[nnsteer.Direction | nnsteer.Editor], files: nnsteer.ModelFiles
+    fitted: Iterable[nnsteer.Direction | Editor], files: ModelFiles
 ) -> None:
     """Raises UserError, before any weights are loaded, for what was fitted on a model of another
     shape."""

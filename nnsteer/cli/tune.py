@@ -87,10 +87,10 @@ def main(config: Config) -> None:
         site: nnsteer.Condition(d, 0.0, "above", config.score, SPANS[config.read])
         for site, d in concept.items()
     }
-    both = {
-        split: tuple([p.text for p in getattr(side, split)] for side in sides)
-        for split in ("tune", "test")
-    }
+    both = {}
+    for split in ("tune", "test"):
+        positive, negative = ([p.text for p in side.of(split)] for side in sides)
+        both[split] = positive, negative
     facts = search(runner, free, both, config.max_false_alarms)
     site = nnsteer.Site(**facts["site"])
     cut = {"threshold": facts["threshold"], "fires_when": facts["fires_when"]}
