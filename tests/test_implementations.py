@@ -19,7 +19,9 @@ from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_directions
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last
-from nnsteer.recipes.implementations import SIGNS, TURNS, Config, checks, main
+from nnsteer.recipes.implementations import Config, main
+from nnsteer.recipes.implementations.options import checks
+from nnsteer.recipes.implementations.trials import SIGNS
 from nnsteer.recipes.implementations.ways import WAYS, Subject, difference_at_input
 from nnsteer.texts.contrast import of_prompts
 
@@ -208,7 +210,8 @@ def table(config):
 
 
 def test_the_run_writes_its_table(config, table):
-    assert [(row["site"], row["implementation"]) for row in table["rows"]] == list(TURNS)
+    turns = [(site, name) for site, ways in WAYS.items() for name in ways]
+    assert [(row["site"], row["implementation"]) for row in table["rows"]] == turns
     for row in table["rows"]:
         if row["implementation"] == "TransformerLens":
             assert "transformer_lens" in row["skipped"]

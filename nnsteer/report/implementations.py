@@ -1,0 +1,74 @@
+"""What a run of the implementations found: a page, and its tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from nnsteer.folder import Folder
+from nnsteer.report.charts import dot, named, panel
+from nnsteer.report.section import Page, Picture, Section, Table, publish
+
+ABOUT = (
+    "Method: Implementing activation steering (LessWrong). The difference of two words, at length "
+    "c, is added to every token of prompt and answer. Each implementation is held against its "
+    "site's first: by the logits of the prompt and the unsteered answer, and by the answers."
+)
+LEAD = "{} of {} implementations answered as their site's first; logits differ by at most {:.1e}."
+MOVED = "{site}: the words differ by {length:.2f}; +c moves logits by up to {moved:.2g}."
+COLUMNS = "site", "implementation", "largest logit difference", "same texts", "ms per token"
+TIME = "Milliseconds per token of an answer at +c: the median round, and from least to most."
+CHECKED = "what", "site", "expected", "found", "equal"
+
+
+def write(folder: Folder) -> dict:
+    """Writes table.md, the figure and report.html from table.json, prints the tables, and returns
+    what table.json holds."""
+    found = folder.read_json("table.json")
+    sites, ran = found["sites"], [row for row in found["rows"] if "skipped" not in row]
+    table = Table((*COLUMNS, "times the first"), [cells(row) for row in found["rows"]])
+    time = Picture("time", TIME, partial(times, ran))
+    texts = [[sign, *(repr(site["texts"][sign]) for site in sites)] for sign in sites[0]["texts"]]
+    said = Table(("", *(site["site"] for site in sites)), texts)
+    checks = [[str(check[name]) for name in CHECKED] for check in found["expected"]]
+    sections = [
+        Section("Implementations", [MOVED.format(**site) for site in sites], [table], [time]),
+        Section("Texts", tables=[said, Table(CHECKED, checks, "What was expected")]),
+    ]
+    folder.write_text("table.md", "\n\n".join(map(markdown, sections)) + "\n")
+    same, most = sum(row["same_texts"] for row in ran), max(row["difference"] for row in ran)
+    lead, raw = LEAD.format(same, len(ran), most), ("table.json", "table.md", "config.json")
+    publish(folder, Page("One addition, eight implementations", lead, (ABOUT,), sections, raw))
+    return found
+
+
+def cells(row: dict) -> list[str]:
+    """An implementation's row."""
+    if "skipped" in row:
+        return [row["site"], row["implementation"], f"skipped: {row['skipped']}", "", "", ""]
+    time = "{:.1f} ({:.1f} to {:.1f})".format(*row["ms_per_token"])
+    equal = f"{row['difference']:.1e}", "yes" if row["same_texts"] else "no"
+    return [row["site"], row["implementation"], *equal, time, f"{row['times_first']:.2f}"]
+
+
+def times(ran: Sequence[dict]) -> Figure:
+    """A row for each implementation that ran."""
+    figure, axes = panel(0.7 + 0.24 * len(ran))
+    for i, row in enumerate(ran):
+        median, least, most = row["ms_per_token"]
+        dot(axes, i, {"value": median, "low": least, "high": most}, color="black")
+    named(axes, [f"{row['implementation']}, {row['site']}" for row in ran])
+    axes.set(xlabel="ms per token", xlim=(0, None))
+    return figure
+
+
+def markdown(section: Section) -> str:
+    """Its text and its tables."""
+    parts = list(section.text)
+    for table in (table for table in section.tables if table.rows):
+        lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+        cut = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in cut))
+    return "\n\n".join(parts)
