@@ -20,7 +20,8 @@ LEAD = "{} of {} implementations answered as their site's first; logits differ b
 MOVED = "{site}: the words differ by {length:.2f}; +c moves logits by up to {moved:.2g}."
 COLUMNS = "site", "implementation", "largest logit difference", "same texts", "ms per token"
 TIME = "Milliseconds per token of an answer at +c: the median round, and from least to most."
-CHECKED = "what", "site", "expected", "found", "equal"
+CHECKED = "site", "what", "equal", "expected", "found"
+YES = {True: "yes", False: "no"}
 
 
 def write(folder: Folder) -> dict:
@@ -28,16 +29,20 @@ def write(folder: Folder) -> dict:
     what table.json holds."""
     found = folder.read_json("table.json")
     sites, ran = found["sites"], [row for row in found["rows"] if "skipped" not in row]
-    table = Table((*COLUMNS, "times the first"), [cells(row) for row in found["rows"]])
+    rows = [[row["site"], row["implementation"], *cells(row)] for row in found["rows"]]
     time = Picture("time", TIME, partial(times, ran))
     texts = [[sign, *(repr(site["texts"][sign]) for site in sites)] for sign in sites[0]["texts"]]
     said = Table(("", *(site["site"] for site in sites)), texts)
-    checks = [[str(check[name]) for name in CHECKED] for check in found["expected"]]
+    checks = [
+        [c["site"], c["what"], YES[c["equal"]], repr(c["expected"]), repr(c["found"])]
+        for c in found["expected"]
+    ]
+    moved = [MOVED.format(**site) for site in sites]
     sections = [
-        Section("Implementations", [MOVED.format(**site) for site in sites], [table], [time]),
+        Section("Implementations", moved, [Table((*COLUMNS, "times the first"), rows)], [time]),
         Section("Texts", tables=[said, Table(CHECKED, checks, "What was expected")]),
     ]
-    folder.write_text("table.md", "\n\n".join(map(markdown, sections)) + "\n")
+    folder.write_text("table.md", "\n\n".join(map(markdown, sections)).strip() + "\n")
     same, most = sum(row["same_texts"] for row in ran), max(row["difference"] for row in ran)
     lead, raw = LEAD.format(same, len(ran), most), ("table.json", "table.md", "config.json")
     publish(folder, Page("One addition, eight implementations", lead, (ABOUT,), sections, raw))
@@ -45,12 +50,12 @@ def write(folder: Folder) -> dict:
 
 
 def cells(row: dict) -> list[str]:
-    """An implementation's row."""
+    """What is said of an implementation."""
     if "skipped" in row:
-        return [row["site"], row["implementation"], f"skipped: {row['skipped']}", "", "", ""]
+        return [f"skipped: {row['skipped']}", "", "", ""]
     time = "{:.1f} ({:.1f} to {:.1f})".format(*row["ms_per_token"])
-    equal = f"{row['difference']:.1e}", "yes" if row["same_texts"] else "no"
-    return [row["site"], row["implementation"], *equal, time, f"{row['times_first']:.2f}"]
+    difference, ratio = f"{row['difference']:.1e}", f"{row['times_first']:.2f}"
+    return [difference, YES[row["same_texts"]], time, ratio]
 
 
 def times(ran: Sequence[dict]) -> Figure:
@@ -67,8 +72,8 @@ def times(ran: Sequence[dict]) -> Figure:
 def markdown(section: Section) -> str:
     """Its text and its tables."""
     parts = list(section.text)
-    for table in (table for table in section.tables if table.rows):
-        lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-        cut = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in cut))
+    for table in section.tables:
+        lines = [table.columns, ["---"] * len(table.columns), *table.rows] if table.rows else []
+        whole = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in whole))
     return "\n\n".join(parts)

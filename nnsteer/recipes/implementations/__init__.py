@@ -61,8 +61,8 @@ def main(config: Config) -> None:
     #    output and at its attention's input.
     site, contrast = Site(config.layer), of_prompts(*([word] for word in config.words))
     direction = run.fit("direction", contrast, [site], Last(), "mean_difference")[site]
-    first, second = (run.runner.chat.prompt_ids(word) for word in config.words)
-    at_input = difference_at_input(model, run.runner.layout.path(site), first, second)
+    words = map(run.runner.chat.prompt_ids, config.words)
+    at_input = difference_at_input(model, run.runner.layout.path(site), *words)
 
     # 2. Every implementation adds it, at length c, 0 and -c: logits of the prompt and the unsteered
     #    answer, and a greedy answer, each beside those of its site's first implementation.

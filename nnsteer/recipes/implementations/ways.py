@@ -78,12 +78,11 @@ class Subject:
 
 
 class Steered(NamedTuple):
-    """The steered model's calls."""
+    """The steered model's calls: a pass over tokens, to logits, fp32 [token, vocab]; and the tokens
+    of a greedy answer to the prompt."""
 
     logits: Callable[[list[int]], Tensor]
-    """One pass over given tokens, to logits, fp32 [token, vocab]."""
     answer: Callable[[], list[int]]
-    """The tokens of a greedy answer to the prompt."""
 
 
 @contextmanager
@@ -165,8 +164,7 @@ def baked(subject: Subject, c: float) -> Iterator[Steered]:
 
 @contextmanager
 def input_hook(subject: Subject, c: float) -> Iterator[Steered]:
-    """PyTorch hooks on the maps that read the attention's input: queries, keys and values see the
-    shift, the stream does not."""
+    """PyTorch hooks on the maps to queries, keys and values: the stream does not see the shift."""
     shift = subject.input_shift(c)
     with ExitStack() as hooks:
         for linear in attention_maps(subject.model, subject.block):
@@ -236,10 +234,8 @@ def calls(
 
 
 def shifted(output: Any, shift: Tensor) -> Any:
-    """What a block returns, moved."""
-    if isinstance(output, Tensor):  # in transformers 5; before it and in some families, a tuple
-        return output + shift
-    return (output[0] + shift, *output[1:])
+    """What a block returns, moved: a tensor, or before transformers 5 and in some families a tuple."""
+    return output + shift if isinstance(output, Tensor) else (output[0] + shift, *output[1:])
 
 
 def attention_maps(model: PreTrainedModel, block: str) -> list[nn.Linear | Conv1D]:
@@ -251,16 +247,14 @@ def attention_maps(model: PreTrainedModel, block: str) -> list[nn.Linear | Conv1
     ]
 
 
-def difference_at_input(
-    model: PreTrainedModel, block: str, first: list[int], second: list[int]
-) -> Tensor | None:
-    """What the last token of `first` brings to a block's attention minus what that of `second`
-    does, fp32 [hidden]; None where no known map reads it."""
+def difference_at_input(model: PreTrainedModel, block: str, *words: list[int]) -> Tensor | None:
+    """What the last token of the first of two words brings to a block's attention minus what that
+    of the second does, fp32 [hidden]; None where no known map reads it."""
     maps, seen = attention_maps(model, block), list[Tensor]()
     if not maps:
         return None
     hook = maps[0].register_forward_pre_hook(lambda _, args: seen.append(args[0][0, -1].float()))
     with hook, torch.no_grad():
-        for ids in (first, second):
+        for ids in words:
             model(torch.tensor([ids], device=model.device), use_cache=False)
     return seen[0] - seen[1]
