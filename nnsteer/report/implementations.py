@@ -27,15 +27,15 @@ YES = {True: "yes", False: "no"}
 def write(folder: Folder) -> dict:
     """Writes table.md, the figure and report.html from table.json, prints the tables, and returns
     what table.json holds."""
-    found = folder.read_json("table.json")
-    sites, ran = found["sites"], [row for row in found["rows"] if "skipped" not in row]
-    rows = [[row["site"], row["implementation"], *cells(row)] for row in found["rows"]]
+    facts = folder.read_json("table.json")
+    sites, ran = facts["sites"], [row for row in facts["rows"] if "skipped" not in row]
+    rows = [[row["site"], row["implementation"], *cells(row)] for row in facts["rows"]]
     time = Picture("time", TIME, partial(times, ran))
     texts = [[sign, *(repr(site["texts"][sign]) for site in sites)] for sign in sites[0]["texts"]]
     said = Table(("", *(site["site"] for site in sites)), texts)
     checks = [
         [c["site"], c["what"], YES[c["equal"]], repr(c["expected"]), repr(c["found"])]
-        for c in found["expected"]
+        for c in facts["expected"]
     ]
     moved = [MOVED.format(**site) for site in sites]
     sections = [
@@ -46,7 +46,7 @@ def write(folder: Folder) -> dict:
     same, most = sum(row["same_texts"] for row in ran), max(row["difference"] for row in ran)
     lead, raw = LEAD.format(same, len(ran), most), ("table.json", "table.md", "config.json")
     publish(folder, Page("One addition, eight implementations", lead, (ABOUT,), sections, raw))
-    return found
+    return facts
 
 
 def cells(row: dict) -> list[str]:

@@ -83,9 +83,9 @@ def clock(subject: Subject, c: float, rows: Facts, repeats: int) -> None:
             watch(1)
     firsts: dict[str, list[float]] = {}
     for (site, name), row in running.items():
-        own = times[site, name]
-        ratios = [a / b for a, b in zip(own, firsts.setdefault(site, own), strict=True)]
-        row["ms_per_token"] = [median(own), min(own), max(own)]
+        rounds = times[site, name]
+        ratios = [a / b for a, b in zip(rounds, firsts.setdefault(site, rounds), strict=True)]
+        row["ms_per_token"] = [median(rounds), min(rounds), max(rounds)]
         row["times_first"] = median(ratios)
 
 

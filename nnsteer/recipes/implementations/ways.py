@@ -234,7 +234,7 @@ def calls(
 
 
 def shifted(output: Any, shift: Tensor) -> Any:
-    """What a block returns, moved: a tensor, or before transformers 5 and in some families a tuple."""
+    """What a block returns, moved: a tensor, in transformers 4 and some families a tuple."""
     return output + shift if isinstance(output, Tensor) else (output[0] + shift, *output[1:])
 
 
@@ -250,11 +250,11 @@ def attention_maps(model: PreTrainedModel, block: str) -> list[nn.Linear | Conv1
 def difference_at_input(model: PreTrainedModel, block: str, *words: list[int]) -> Tensor | None:
     """What the last token of the first of two words brings to a block's attention minus what that
     of the second does, fp32 [hidden]; None where no known map reads it."""
-    maps, seen = attention_maps(model, block), list[Tensor]()
+    maps, inputs = attention_maps(model, block), list[Tensor]()
     if not maps:
         return None
-    hook = maps[0].register_forward_pre_hook(lambda _, args: seen.append(args[0][0, -1].float()))
+    hook = maps[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0][0, -1].float()))
     with hook, torch.no_grad():
         for ids in words:
             model(torch.tensor([ids], device=model.device), use_cache=False)
-    return seen[0] - seen[1]
+    return inputs[0] - inputs[1]
