@@ -29,6 +29,6 @@ def main(config: Config) -> None:
     from nnsteer import report
 
     folder = Folder(config.run.expanduser())
-    if not folder.has("study.json") and not folder.has("summary.json"):
+    if not any(map(folder.has, ("study.json", "summary.json", "table.json"))):
         raise report.missing(folder)
     report.write(folder)

@@ -7,7 +7,10 @@ from importlib import import_module
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 
-RECIPES = {name: f"nnsteer.report.{name}" for name in ("refusal", "categories", "affine", "skills", "behaviours", "study")}
+RECIPES = {
+    name: f"nnsteer.report.{name}"
+    for name in ("refusal", "categories", "affine", "skills", "behaviours", "implementations", "study")
+}
 """The module that writes each recipe's page."""
 OLDER = {
     "study.json": "study",
