@@ -29,9 +29,9 @@ def recipe_of(folder: Folder) -> str:
     config = folder.read_json("config.json") if folder.has("config.json") else {}
     by_file = next((recipe for file, recipe in FILES.items() if folder.has(file)), None)
     recipe = config.get("recipe") or by_file
-    if recipe not in FILES.values():
-        raise missing(folder)
-    return recipe
+    if recipe in FILES.values():
+        return str(recipe)
+    raise missing(folder)
 
 
 def missing(folder: Folder) -> UserError:

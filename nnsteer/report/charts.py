@@ -18,19 +18,20 @@ from nnsteer.report.section import WIDTH
 
 Cell = Mapping[str, Any]
 """An estimate: `value` (or `rate`), `low` and `high`, of which None says that there is none."""
+Look = dict[str, Any]
+"""Options of matplotlib's."""
+Panels = tuple[Figure, np.ndarray]
 Ends = tuple[str, str]
 Texts = Sequence[Sequence[str]]
 Groups = Mapping[str, Sequence[float]]
 COLOURS = {"harmful": "#b5483a", "harmless": "#3b6ea5"}
-SHIFT: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+SHIFT: Look = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 """Colours of a change: of cosines, and of rates."""
-SHARE: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "vmax": 1}
+SHARE: Look = {"cmap": "cividis", "vmin": 0, "vmax": 1}
 """Colours of a rate."""
 
 
-def panels(
-    height: float, rows: int = 1, columns: int = 1, **sharing: Any
-) -> tuple[Figure, np.ndarray]:
+def panels(height: float, rows: int = 1, columns: int = 1, **sharing: Any) -> Panels:
     """A figure of a column's width, `height` in inches, and its panels, [rows, columns]."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
@@ -55,15 +56,15 @@ def legend(figure: Figure, columns: int = 3) -> Figure:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        look = {"frameon": False, "handlelength": 1.4, "columnspacing": 1}
-        place = {"loc": "outside lower center", "ncols": min(columns, len(handles))}
-        figure.legend(handles.values(), handles, **place, **look)
+        look: Look = {"frameon": False, "handlelength": 1.4, "columnspacing": 1}
+        look |= {"loc": "outside lower center", "ncols": min(columns, len(handles))}
+        figure.legend(handles.values(), handles, **look)
     return figure
 
 
-def looks(names: Sequence[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+def looks(names: Sequence[Any]) -> Iterator[tuple[Any, Look]]:
     """Each name with a colour and a marker of its own."""
-    colours: Sequence = CYCLE
+    colours: Any = CYCLE
     if len(names) > len(CYCLE):
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
     for name, colour, marker in zip(names, colours, cycle(MARKERS)):
@@ -82,6 +83,12 @@ def arms(cells: Sequence[Cell]) -> np.ndarray:
     return np.abs(np.array(ends) - [value(cell) for cell in cells])
 
 
+def known(x: Sequence[float], cells: Sequence[Cell]) -> tuple[list[float], list[Cell]]:
+    """The points at which there is a value."""
+    there = [i for i, cell in enumerate(cells) if not np.isnan(value(cell))]
+    return [x[i] for i in there], [cells[i] for i in there]
+
+
 def dot(
     axes: Axes, row: float, cell: Cell, fmt: str = "o", markersize: float = 4, **look: Any
 ) -> None:
@@ -96,7 +103,7 @@ def crosses(axes: Axes, across: Sequence[Cell], up: Sequence[Cell], **look: Any)
     pairs = [(x, y) for x, y in zip(across, up, strict=True) if None not in (x["low"], y["low"])]
     if pairs:
         across, up = zip(*pairs, strict=True)
-        ends = {"xerr": arms(across), "yerr": arms(up), "elinewidth": 0.6}
+        ends: Look = {"xerr": arms(across), "yerr": arms(up), "elinewidth": 0.6}
         x, y = list(map(value, across)), list(map(value, up))
         axes.errorbar(x, y, linestyle="none", **ends, **look)
 
@@ -118,8 +125,13 @@ def named(axes: Axes, names: Sequence[str], *, above: bool = False) -> None:
         return
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    look = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "bottom"}
-    paper = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # where a line lies behind
+    look: Look = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "bottom"}
+    paper: Look = {
+        "color": "white",
+        "alpha": 0.8,
+        "pad": 0.5,
+        "linewidth": 0,
+    }  # where a line lies behind
     for row, name in enumerate(names):
         axes.text(0.01, row - 0.2, name, bbox=paper, **look)
 
@@ -130,7 +142,7 @@ def heat(
     """A matrix with its words in the cells and a colour bar; returns the bar, whose axis may be in
     percent."""
     image = axes.imshow(table, aspect="auto", **colours)
-    look = {"ha": "center", "va": "center", "fontsize": min(8, 48 / len(columns))}
+    look: Look = {"ha": "center", "va": "center", "fontsize": min(8, 48 / len(columns))}
     for (i, j), number in np.ndenumerate(np.asarray(table, dtype=float)):
         red, green, blue, _ = image.cmap(image.norm(number))
         dark = not np.isnan(number) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5

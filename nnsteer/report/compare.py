@@ -43,7 +43,8 @@ def compare(a: Folder, b: Folder, page: Path | None = None) -> dict:
 
 def settings(folder: Folder, results: Results) -> dict[str, object]:
     """Everything that decides the results, by name."""
-    config, decides = folder.read_json("config.json"), {}
+    config = folder.read_json("config.json")
+    decides: dict[str, object] = {}
     for heading in FACTS:
         facts = config.get(heading, {})
         if isinstance(facts, dict):
@@ -71,21 +72,21 @@ def cells(a: Results, b: Results) -> list[dict]:
     """Every variant, set and measure of both, on the prompts of both, and whether it is the same at
     every prompt. Each measure and set is a family for Holm's correction."""
     families: dict[tuple[str, str], dict[str, tuple[Values, Values]]] = {}
-    for (variant, *family), values in a.values.items():
-        others = b.values.get((variant, *family), {})
+    for (variant, prompts, measure), values in a.values.items():
+        others = b.values.get((variant, prompts, measure), {})
         both = [prompt for prompt in values if prompt in others]
         if both:
-            pair = ({p: values[p] for p in both}, {p: others[p] for p in both})
-            families.setdefault(tuple(family), {})[variant] = pair
+            pair = {p: others[p] for p in both}, {p: values[p] for p in both}
+            families.setdefault((prompts, measure), {})[variant] = pair
     found = []
     for (prompts, measure), pairs in families.items():
         binary = a.families[measure, prompts].binary
-        changes = compared({variant: pair[::-1] for variant, pair in pairs.items()}, binary)
-        for variant, pair in pairs.items():
-            one, two = (bare(asdict(estimate(list(side.values()), binary))) for side in pair)
-            cell = {"variant": variant, "set": prompts, "measure": measure, "binary": binary}
-            cell |= {"same": pair[0] == pair[1], "a": one, "b": two}
-            found.append(cell | {"difference": changes[variant]})
+        changes = compared(pairs, binary)
+        for variant, (of_b, of_a) in pairs.items():
+            one, two = (bare(asdict(estimate([*v.values()], binary))) for v in (of_a, of_b))
+            names = {"variant": variant, "set": prompts, "measure": measure, "binary": binary}
+            numbers = {"same": of_a == of_b, "a": one, "b": two, "difference": changes[variant]}
+            found.append(names | numbers)
     return found
 
 

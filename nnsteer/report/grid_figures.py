@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from statistics import fmean
@@ -15,45 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nnsteer.report import charts
-from nnsteer.report.charts import legend, line, looks, panel, percent, value
+from nnsteer.report.charts import known, legend, line, looks, panel, percent, value
 from nnsteer.report.look import GREY, number, star
 from nnsteer.report.results import Family, Results
 from nnsteer.report.section import Picture, Section, file_name
 
+BY = {"heat": "by layer and strength", "dose": "against strength"}
 SEED = "seed"  # repetitions, not something to compare: averaged
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One measure on one set, for variants that differ in two axes alone. `variants` has their
-    axes, `rest` says where they stand on the others."""
-
-    results: Results
-    family: Family
-    variants: Mapping[str, dict]
-    rest: str
-
-    @property
-    def title(self) -> str:
-        """For the head of the figure."""
-        return self.family.title + (f",\n{self.rest}" if self.rest else "")
-
-    def picture(self, kind: str, against: str, draw: Callable[[], Figure]) -> Picture:
-        """Its figure of a kind."""
-        name = file_name(kind, self.family.measure, self.family.prompts, self.rest)
-        return Picture(name, f"{self.title} {against}.", draw)
-
-    def at(self, **place: object) -> list[str]:
-        """The variants at a place; several where they differ in the seed."""
-        return [name for name, axes in self.variants.items() if place.items() <= axes.items()]
-
-    def merged(self, variants: Iterable[str]) -> charts.Cell:
-        """Several variants as one: the mean of their values, and the hull of their intervals."""
-        cells = [self.family.cells[name] for name in variants]
-        cells = [cell for cell in cells if cell["n"]]
-        mean = fmean(cell["value"] for cell in cells) if cells else None
-        lows, highs = ([c[end] for c in cells if c[end] is not None] for end in ("low", "high"))
-        return {"value": mean, "low": min(lows, default=None), "high": max(highs, default=None)}
+Variants = Mapping[str, dict]
+"""The axes of each variant."""
 
 
 def grid_sections(results: Results) -> Iterator[Section]:
@@ -66,15 +35,41 @@ def grid_sections(results: Results) -> Iterator[Section]:
     if "layer" in axes:
         framed = f" Framed: {results.best}." if results.best else ""
         note = f"Starred: differs from the baseline, p < 0.05 (Holm).{framed}"
-        parts = slices(results, "layer", "strength")
-        shown = [p.picture("heat", "by layer and strength", partial(heat, p)) for p in parts]
+        shown = pictures(results, "heat", ["layer", "strength"], heat)
         yield Section("Layer and strength", [note], figures=shown)
-    longest = max(axes, key=lambda axis: len(axes[axis]), default="")
-    axis = "layer" if "layer" in axes else longest
+    lines = max(axes, key=lambda axis: (axis == "layer", len(axes[axis])), default="")
     dotted = " Dotted: the random controls." if results.study["controls"] else ""
-    parts = slices(results, "strength", axis)
-    shown = [p.picture("dose", "against strength", partial(dose_curves, p, axis)) for p in parts]
+    shown = pictures(results, "dose", ["strength", lines], partial(dose_curves, lines))
     yield Section("Dose", [f"95 % intervals. Dashed: the baseline.{dotted}"], figures=shown)
+
+
+def pictures(
+    results: Results, kind: str, within: list[str], draw: Callable[..., Figure]
+) -> list[Picture]:
+    """One of every measure and set, for each combination of the axes that are not shown within."""
+    others = [axis for axis in varied(results.grid) if axis not in within]
+    groups: dict[str, dict[str, dict]] = {}
+    for name, axes in results.grid.items():
+        rest = ", ".join(f"{axis} {axes[axis]}" for axis in others if axis in axes)
+        groups.setdefault(rest, {})[name] = axes
+    shown = []
+    for family, (rest, variants) in product(results.families.values(), groups.items()):
+        title = f"{family.title},\n{rest}" if rest else family.title
+        file = file_name(kind, family.measure, family.prompts, rest)
+        make = partial(draw, results, family, variants, title)
+        shown.append(Picture(file, f"{title} {BY[kind]}.", make))
+    return shown
+
+
+def varied(grid: Variants) -> dict[str, list]:
+    """The axes that have several values, seeds aside, and the values in order."""
+    names = dict.fromkeys(axis for axes in grid.values() for axis in axes if axis != SEED)
+    return {axis: values for axis in names if len(values := levels(grid, axis)) > 1}
+
+
+def levels(variants: Variants, axis: str) -> list:
+    """The values of an axis, in order."""
+    return in_order(axes[axis] for axes in variants.values() if axis in axes)
 
 
 def in_order(values: Iterable) -> list:
@@ -89,77 +84,71 @@ def in_order(values: Iterable) -> list:
     return sorted(set(values), key=rank)
 
 
-def levels(variants: Mapping[str, dict], axis: str) -> list:
-    """The values of an axis, in order."""
-    return in_order(axes[axis] for axes in variants.values() if axis in axes)
+def at(variants: Variants, **place: object) -> list[str]:
+    """The variants at a place; several where they differ in the seed."""
+    return [name for name, axes in variants.items() if place.items() <= axes.items()]
 
 
-def varied(grid: Mapping[str, dict]) -> dict[str, list]:
-    """The axes that have several values, seeds aside, and the values in order."""
-    names = dict.fromkeys(axis for axes in grid.values() for axis in axes if axis != SEED)
-    return {axis: values for axis in names if len(values := levels(grid, axis)) > 1}
+def merged(family: Family, variants: Iterable[str]) -> charts.Cell:
+    """Several variants as one: the mean of their values, and the hull of their intervals."""
+    cells = [family.cells[name] for name in variants if family.cells[name]["n"]]
+    mean = fmean(cell["value"] for cell in cells) if cells else None
+    lows, highs = ([c[end] for c in cells if c[end] is not None] for end in ("low", "high"))
+    return {"value": mean, "low": min(lows, default=None), "high": max(highs, default=None)}
 
 
-def slices(results: Results, *within: str) -> Iterator[Slice]:
-    """Every measure and set, for each combination of the axes that a figure does not show."""
-    others = [axis for axis in varied(results.grid) if axis not in within]
-    groups: dict[str, dict[str, dict]] = {}
-    for name, axes in results.grid.items():
-        rest = ", ".join(f"{axis} {axes[axis]}" for axis in others if axis in axes)
-        groups.setdefault(rest, {})[name] = axes
-    for family, (rest, variants) in product(results.families.values(), groups.items()):
-        yield Slice(results, family, variants, rest)
-
-
-def heat(part: Slice) -> Figure:
+def heat(results: Results, family: Family, variants: Variants, title: str) -> Figure:
     """Layers down, strengths across. One colour scale for all maps of a measure."""
-    layers, strengths = levels(part.variants, "layer"), levels(part.variants, "strength")
-    family, (low, high) = part.family, limits(part)
-    decimals = max(
-        0, 2 - math.ceil(math.log10(max(abs(low), abs(high))))
-    )  # two digits at the far end
+    layers, strengths = levels(variants, "layer"), levels(variants, "strength")
+    low, high = limits(results, family)
+    digits = math.ceil(math.log10(max(abs(low), abs(high))))
+    decimals = max(0, 2 - digits)  # two digits at the far end, so that all have room
     table = np.full((len(layers), len(strengths)), np.nan)
-    texts = np.full(table.shape, "", dtype=object)
+    texts = [[""] * len(strengths) for _ in layers]
     figure, axes = panel(1.3 + 0.26 * len(layers))
     for i, j in np.ndindex(table.shape):
-        variants = part.at(layer=layers[i], strength=strengths[j])
-        table[i, j] = mean = value(part.merged(variants))
+        names = at(variants, layer=layers[i], strength=strengths[j])
+        table[i, j] = mean = value(merged(family, names))
         if not np.isnan(mean):
-            texts[i, j] = f"{100 * mean:.0f}" if family.binary else f"{mean:.{decimals}f}"
-            texts[i, j] += max(star(family.cells[name]["against_baseline"]) for name in variants)
-        if part.results.best in variants:
-            frame = {"fill": False, "edgecolor": "#d55e00", "linewidth": 2}
+            shown = f"{100 * mean:.0f}" if family.binary else f"{mean:.{decimals}f}"
+            stars = [star(family.cells[name]["against_baseline"]) for name in names]
+            texts[i][j] = shown + max(stars)
+        if results.best in names:
+            frame: charts.Look = {"fill": False, "edgecolor": "#d55e00", "linewidth": 2}
             axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, **frame))
     doses = [f"{strength:g}" for strength in strengths]
     bar = charts.heat(axes, table, texts, layers, doses, cmap="cividis", vmin=low, vmax=high)
     bar.set_label(family.measure)
     if family.binary:
         percent(bar.ax.yaxis)
-    baseline = family.cells[part.results.study["baseline"]]["value"]
-    title = f"{part.title}\nbaseline {number(baseline, family.binary)}"
-    axes.set(xlabel="strength", ylabel="layer", title=title)
+    baseline = number(family.cells[results.study["baseline"]]["value"], family.binary)
+    axes.set(xlabel="strength", ylabel="layer", title=f"{title}\nbaseline {baseline}")
     return figure
 
 
-def dose_curves(part: Slice, axis: str) -> Figure:
-    """A line with its band for each value of an axis, if any. Where there are several seeds, their
-    mean and the hull of their bands."""
-    values, strengths = levels(part.variants, axis) or [None], levels(part.variants, "strength")
-    family, study, (low, high) = part.family, part.results.study, limits(part)
+def dose_curves(
+    lines: str, results: Results, family: Family, variants: Variants, title: str
+) -> Figure:
+    """A line with its band for each value of the axis `lines`, if there is one. Where there are
+    several seeds, their mean and the hull of their bands."""
+    strengths, values = levels(variants, "strength"), levels(variants, lines) or [None]
     figure, axes = panel(2.7 + 0.17 * math.ceil(len(values) / 4))
     for level, look in looks(values):
-        place = {} if level is None else {axis: level}
-        variants = [part.at(strength=dose, **place) for dose in strengths]
-        controls = [[study["controls"].get(name) for name in names] for names in variants]
-        label = None if level is None else f"{axis} {level}"
-        line(axes, *measured(strengths, map(part.merged, variants)), label=label, **look)
-        x, cells = measured(strengths, (part.merged(filter(None, names)) for names in controls))
-        axes.plot(x, list(map(value, cells)), color=GREY, linestyle=":", linewidth=1)
-    baseline = family.cells[study["baseline"]]
+        place = {} if level is None else {lines: level}
+        names = [at(variants, strength=dose, **place) for dose in strengths]
+        steered = [merged(family, own) for own in names]
+        label = None if level is None else f"{lines} {level}"
+        line(axes, *known(strengths, steered), label=label, **look)
+        controls = results.study["controls"]
+        random = [merged(family, [controls[v] for v in own if v in controls]) for own in names]
+        doses, cells = known(strengths, random)
+        axes.plot(doses, list(map(value, cells)), color=GREY, linestyle=":", linewidth=1)
+    baseline = family.cells[results.study["baseline"]]
     if baseline["n"]:
         axes.axhline(baseline["value"], color="black", linestyle="--", linewidth=1)
+    low, high = limits(results, family)
     margin = 0.04 * (high - low)
-    axes.set(xlabel="strength", ylabel=family.measure, title=part.title)
+    axes.set(xlabel="strength", ylabel=family.measure, title=title)
     axes.set_ylim(low - margin, high + margin)
     if min(np.diff(strengths), default=0) >= (strengths[-1] - strengths[0]) / 10:
         axes.set_xticks(strengths, [f"{dose:g}" for dose in strengths])
@@ -168,24 +157,14 @@ def dose_curves(part: Slice, axis: str) -> Figure:
     return legend(figure, 4)
 
 
-def measured(
-    doses: Iterable[float], cells: Iterable[charts.Cell]
-) -> tuple[list[float], list[charts.Cell]]:
-    """The doses at which there is a value, and the values."""
-    pairs = [
-        (dose, cell) for dose, cell in zip(doses, cells, strict=True) if cell["value"] is not None
-    ]
-    return [dose for dose, _ in pairs], [cell for _, cell in pairs]
-
-
-def limits(part: Slice) -> tuple[float, float]:
+def limits(results: Results, family: Family) -> tuple[float, float]:
     """One scale for all figures of a measure: 0 to 1 for rates, otherwise from the lowest to the
     highest interval's end."""
-    if part.family.binary:
+    if family.binary:
         return 0.0, 1.0
-    families = [f for f in part.results.families.values() if f.measure == part.family.measure]
-    cells = [cell for family in families for cell in family.cells.values() if cell["n"]]
+    families = [f for f in results.families.values() if f.measure == family.measure]
+    cells = [cell for family in families for cell in family.cells.values()]
     ends = [cell[end] for cell in cells for end in ("value", "low", "high")]
-    known = [end for end in ends if end is not None]
-    low, high = min(known, default=0.0), max(known, default=1.0)
+    low = min((end for end in ends if end is not None), default=0.0)
+    high = max((end for end in ends if end is not None), default=1.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)

@@ -147,8 +147,8 @@ def compared(pairs: Mapping[str, tuple[Values, Values]], binary: bool) -> dict[s
     differences = {}
     for name, (values, others) in pairs.items():
         both = [prompt for prompt in values if prompt in others]
-        sides = ([side[prompt] for prompt in both] for side in (values, others))
-        differences[name] = asdict(compare(*sides, binary))
+        own, other = ([side[prompt] for prompt in both] for side in (values, others))
+        differences[name] = asdict(compare(own, other, binary))
     corrected = holm([difference["p"] for difference in differences.values()])
     found = zip(differences.items(), corrected, strict=True)
     return {name: bare(difference | {"p_holm": p}) for (name, difference), p in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ def trade_off(results: Results) -> Figure:
     (effect, drift), limit = wanted(results), results.study["recommend"]["limit"]
     figure, axes = panel(3.5)
 
-    def draw(names: list[str], **look: object) -> None:
+    def draw(names: list[str], **look: Any) -> None:
         crosses(axes, [drift.cells[v] for v in names], [effect.cells[v] for v in names], **look)
 
     controls = list(results.study["controls"].values())
@@ -79,7 +80,12 @@ def trade_off(results: Results) -> Figure:
     baseline = results.study["baseline"]
     draw([baseline], color="black", marker="*", markersize=9, label="baseline")
     if best := results.best:
-        ring = {"color": "black", "markersize": 13, "fillstyle": "none", "label": "recommended"}
+        ring: dict[str, Any] = {
+            "color": "black",
+            "markersize": 13,
+            "fillstyle": "none",
+            "label": "recommended",
+        }
         axes.plot(drift.cells[best]["value"], effect.cells[best]["value"], "o", **ring)
     axes.axvline(limit, color="black", linestyle="--", linewidth=1, label="limit")
     drifts = [drift.cells[v]["value"] or 0 for v in results.grid]
@@ -134,7 +140,7 @@ def roc(name: str, point: dict) -> Figure:
     axes.plot(false, true, color=CYCLE[0], drawstyle="steps-post")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     rates = condition(point, "test")["fires"]
-    look = {"color": CYCLE[1], "marker": "o", "markersize": 6}
+    look: dict[str, Any] = {"color": CYCLE[1], "marker": "o", "markersize": 6}
     crosses(axes, [rates["negative"]], [rates["positive"]], **look)
     axes.set(xlabel=f"fires on {point['negative']}", ylabel=f"fires on {point['positive']}")
     axes.set(title=name, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -148,7 +154,13 @@ def activations(name: str, plane: dict, layer: str) -> Figure:
     points, labels = np.array(plane["layers"][layer]["points"]), np.array(plane["labels"])
     sides = dict.fromkeys(plane["labels"])
     for side, colour, marker in zip(sides, (CYCLE[1], CYCLE[0]), MARKERS, strict=False):
-        look = {"s": 12, "alpha": 0.6, "linewidth": 0, "color": colour, "marker": marker}
+        look: dict[str, Any] = {
+            "s": 12,
+            "alpha": 0.6,
+            "linewidth": 0,
+            "color": colour,
+            "marker": marker,
+        }
         axes.scatter(*points[labels == side].T, label=str(side), **look)
     shares = [f"{100 * share:.0f} % of the variance" for share in plane["layers"][layer]["shares"]]
     axes.set(xlabel=f"first component, {shares[0]}", ylabel=f"second component, {shares[1]}")
