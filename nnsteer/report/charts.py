@@ -25,6 +25,8 @@ Ends = tuple[str, str]
 Texts = Sequence[Sequence[str]]
 Groups = Mapping[str, Sequence[float]]
 COLOURS = {"harmful": "#b5483a", "harmless": "#3b6ea5"}
+DASHED: Look = {"color": "black", "linestyle": "--", "linewidth": 1}
+"""The line of a baseline, a threshold or a limit."""
 SHIFT: Look = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 """Colours of a change: of cosines, and of rates."""
 SHARE: Look = {"cmap": "cividis", "vmin": 0, "vmax": 1}
@@ -56,9 +58,8 @@ def legend(figure: Figure, columns: int = 3) -> Figure:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        look: Look = {"frameon": False, "handlelength": 1.4, "columnspacing": 1}
-        look |= {"loc": "outside lower center", "ncols": min(columns, len(handles))}
-        figure.legend(handles.values(), handles, **look)
+        columns = min(columns, len(handles))
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -89,13 +90,11 @@ def known(x: Sequence[float], cells: Sequence[Cell]) -> tuple[list[float], list[
     return [x[i] for i in there], [cells[i] for i in there]
 
 
-def dot(
-    axes: Axes, row: float, cell: Cell, fmt: str = "o", markersize: float = 4, **look: Any
-) -> None:
+def dot(axes: Axes, row: float, cell: Cell, **look: Any) -> None:
     """An estimate at a height, with its interval; nothing where there is none."""
     if not np.isnan(value(cell)):
-        look |= {"fmt": fmt, "markersize": markersize, "elinewidth": 1.2}
-        axes.errorbar(value(cell), row, xerr=arms([cell]), **look)
+        plain: Look = {"fmt": "o", "markersize": 4, "elinewidth": 1.2}
+        axes.errorbar(value(cell), row, xerr=arms([cell]), **plain | look)
 
 
 def crosses(axes: Axes, across: Sequence[Cell], up: Sequence[Cell], **look: Any) -> None:
@@ -103,9 +102,9 @@ def crosses(axes: Axes, across: Sequence[Cell], up: Sequence[Cell], **look: Any)
     pairs = [(x, y) for x, y in zip(across, up, strict=True) if None not in (x["low"], y["low"])]
     if pairs:
         across, up = zip(*pairs, strict=True)
-        ends: Look = {"xerr": arms(across), "yerr": arms(up), "elinewidth": 0.6}
         x, y = list(map(value, across)), list(map(value, up))
-        axes.errorbar(x, y, linestyle="none", **ends, **look)
+        look |= {"linestyle": "none", "elinewidth": 0.6}
+        axes.errorbar(x, y, xerr=arms(across), yerr=arms(up), **look)
 
 
 def line(
@@ -126,12 +125,7 @@ def named(axes: Axes, names: Sequence[str], *, above: bool = False) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     look: Look = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "bottom"}
-    paper: Look = {
-        "color": "white",
-        "alpha": 0.8,
-        "pad": 0.5,
-        "linewidth": 0,
-    }  # where a line lies behind
+    paper = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # over a line behind it
     for row, name in enumerate(names):
         axes.text(0.01, row - 0.2, name, bbox=paper, **look)
 
@@ -168,4 +162,4 @@ def histogram(
     for (label, scores), colour in zip(groups.items(), colours, strict=False):
         if scores:
             axes.hist(scores, bins, color=colour, label=label, **{"alpha": 0.6} | look)
-    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
+    axes.axvline(threshold, **DASHED, label="threshold")

@@ -27,12 +27,11 @@ def compare(a: Folder, b: Folder, page: Path | None = None) -> dict:
         "only_b": [cell for cell in second.values if cell not in first.values],
         "cells": cells(first, second),
     }
-    both = f"{a.path} and {b.path}"
+    title, about = f"{a.path} and {b.path}", (f"a: {a.path}", f"b: {b.path}")
     if not found["cells"]:
         why = "have no variant, set and measure in common, on the same prompts; compare others"
-        raise UserError(f"{both}: {why}")
-    about = (f"a: {a.path}", f"b: {b.path}")
-    told = Page(both, lead(found), about, sections(found))
+        raise UserError(f"{title}: {why}")
+    told = Page(title, lead(found), about, sections(found))
     tell(told)
     if page is not None:
         beside = Folder(page.parent)
@@ -59,13 +58,9 @@ def settings(folder: Folder, results: Results) -> dict[str, object]:
 def differing(a: dict, b: dict) -> dict[str, tuple]:
     """The entries that are not the same, None where one is missing. Programs and measures of one
     study alone are left out: their cells say so."""
-    both = {name: (a.get(name), b.get(name)) for name in {**a, **b}}
-    return {
-        name: pair
-        for name, pair in both.items()
-        if pair[0] != pair[1]
-        and ((name in a and name in b) or not name.startswith(("program ", "measure ")))
-    }
+    alone = [name for name in a.keys() ^ b.keys() if name.startswith(("program ", "measure "))]
+    pairs = {name: (a.get(name), b.get(name)) for name in {**a, **b} if name not in alone}
+    return {name: (one, two) for name, (one, two) in pairs.items() if one != two}
 
 
 def cells(a: Results, b: Results) -> list[dict]:
@@ -78,9 +73,10 @@ def cells(a: Results, b: Results) -> list[dict]:
         if both:
             pair = {p: others[p] for p in both}, {p: values[p] for p in both}
             families.setdefault((prompts, measure), {})[variant] = pair
+    rates = {measure["name"]: measure["binary"] for measure in a.study["measures"]}
     found = []
     for (prompts, measure), pairs in families.items():
-        binary = a.families[measure, prompts].binary
+        binary = rates[measure]
         changes = compared(pairs, binary)
         for variant, (of_b, of_a) in pairs.items():
             one, two = (bare(asdict(estimate([*v.values()], binary))) for v in (of_a, of_b))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nnsteer.report import charts
-from nnsteer.report.charts import known, legend, line, looks, panel, percent, value
+from nnsteer.report.charts import DASHED, known, legend, line, looks, panel, percent, value
 from nnsteer.report.look import GREY, number, star
 from nnsteer.report.results import Family, Results
 from nnsteer.report.section import Picture, Section, file_name
@@ -145,7 +145,7 @@ def dose_curves(
         axes.plot(doses, list(map(value, cells)), color=GREY, linestyle=":", linewidth=1)
     baseline = family.cells[results.study["baseline"]]
     if baseline["n"]:
-        axes.axhline(baseline["value"], color="black", linestyle="--", linewidth=1)
+        axes.axhline(baseline["value"], **DASHED)
     low, high = limits(results, family)
     margin = 0.04 * (high - low)
     axes.set(xlabel="strength", ylabel=family.measure, title=title)

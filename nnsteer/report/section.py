@@ -27,6 +27,9 @@ STYLE = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }

@@ -100,7 +100,7 @@ def table(results: Results, measure: str) -> Table:
             cell, random = family.cells[variant], family.cells.get(controls.get(variant))
             change, failed = cell["against_baseline"], cell["failed"]
             row.append(interval(cell, family.binary))
-            row.append(f"{gap(change['value'], family.binary)}{star(change)}" if change else "")
+            row.append(gap(change["value"], family.binary) + star(change) if change else "")
             if controls:
                 row.append(number(random["value"], family.binary) if random else "")
             row.append(f"{cell['n']}, {failed} failed" if failed else f"{cell['n']}")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nnsteer.report.charts import crosses, dot, histogram, legend, looks, named, panel, percent
+from nnsteer.report import charts
+from nnsteer.report.charts import DASHED, crosses, dot, legend, looks, named, panel, percent
 from nnsteer.report.grid_figures import grid_sections, varied
 from nnsteer.report.look import CYCLE, GREY, MARKERS
 from nnsteer.report.results import Family, Results, condition, wanted
@@ -18,16 +19,15 @@ from nnsteer.report.section import Picture, Section, file_name
 
 def figures(results: Results) -> Iterator[Section]:
     """Every figure that the study has the numbers for, under its heading, with how it is read."""
-    best, families = results.best, results.families.values()
     if results.study.get("recommend"):
         caption = "Effect against drift, with 95 % intervals."
-        note = f"Right of the dashed line the drift is too large. Ringed: {best or 'none'}."
+        note = f"Right of the dashed line the drift is too large. Ringed: {results.best or 'none'}."
         shown = [Picture("trade-off", caption, partial(trade_off, results))]
         yield Section("Effect and drift", [note], figures=shown)
     if "strength" not in varied(results.grid):
         note = "Dashed, with its band: the baseline. Hollow: the variant's random control."
         shown = []
-        for family in families:
+        for family in results.families.values():
             name = file_name("variants", family.measure, family.prompts)
             draw = partial(variants, results, family)
             shown.append(Picture(name, f"{family.title} by variant.", draw))
@@ -43,10 +43,8 @@ def figures(results: Results) -> Iterator[Section]:
     yield Section("Scores of conditions", [f"On the test prompts. Dashed: {note}."], figures=shown)
     shown, layer = [], shown_layer(results)
     for name, plane in results.planes.items():
-        draw = partial(activations, name, plane, layer)
-        shown.append(
-            Picture(file_name("activations", name), f"A dot for each text of {name}.", draw)
-        )
+        file, draw = file_name("activations", name), partial(activations, name, plane, layer)
+        shown.append(Picture(file, f"A dot for each text of {name}.", draw))
     texts = f"The texts that a direction was fitted on, behind block {layer}"
     note = f"{texts}, along their first two principal components."
     yield Section("Activations", [note], figures=shown)
@@ -80,19 +78,13 @@ def trade_off(results: Results) -> Figure:
     baseline = results.study["baseline"]
     draw([baseline], color="black", marker="*", markersize=9, label="baseline")
     if best := results.best:
-        ring: dict[str, Any] = {
-            "color": "black",
-            "markersize": 13,
-            "fillstyle": "none",
-            "label": "recommended",
-        }
-        axes.plot(drift.cells[best]["value"], effect.cells[best]["value"], "o", **ring)
-    axes.axvline(limit, color="black", linestyle="--", linewidth=1, label="limit")
+        x, y = drift.cells[best]["value"], effect.cells[best]["value"]
+        axes.plot(x, y, "o", color="black", markersize=13, mfc="none", label="recommended")
+    axes.axvline(limit, **DASHED, label="limit")
     drifts = [drift.cells[v]["value"] or 0 for v in results.grid]
     if 0 < 10 * limit < max(drifts, default=0):
-        axes.set_xscale(
-            "symlog", linthresh=limit
-        )  # straight up to the limit, then by factors of ten
+        # straight up to the limit, then by factors of ten
+        axes.set_xscale("symlog", linthresh=limit)
     axes.set(xlabel=drift.title, ylabel=effect.title)
     sides = ((drift, axes.xaxis), (effect, axes.yaxis))
     percent(*(side for family, side in sides if family.binary))
@@ -111,7 +103,7 @@ def variants(results: Results, family: Family) -> Figure:
     baseline = family.cells[results.study["baseline"]]
     if baseline["low"] is not None:
         axes.axvspan(baseline["low"], baseline["high"], color="black", alpha=0.08, linewidth=0)
-        axes.axvline(baseline["value"], color="black", linewidth=1, linestyle="--")
+        axes.axvline(baseline["value"], **DASHED)
     axes.set(xlabel=family.title)
     if family.binary:
         axes.set_xlim(-0.02, 1.02)
@@ -123,7 +115,7 @@ def scores(name: str, point: dict) -> Figure:
     """A histogram of a condition's scores on either side of the test prompts."""
     figure, axes = panel(2.8)
     sides = {point[side]: point["scores"]["test"][side] for side in ("positive", "negative")}
-    histogram(axes, sides, point["threshold"], (CYCLE[1], CYCLE[0]), edgecolor="white")
+    charts.histogram(axes, sides, point["threshold"], (CYCLE[1], CYCLE[0]), edgecolor="white")
     axes.set(xlabel=f"{point['score']} at {point['site']}", ylabel="prompts")
     axes.set(title=f"{name}, fires {point['fires_when']}")
     return legend(figure)
@@ -140,8 +132,8 @@ def roc(name: str, point: dict) -> Figure:
     axes.plot(false, true, color=CYCLE[0], drawstyle="steps-post")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     rates = condition(point, "test")["fires"]
-    look: dict[str, Any] = {"color": CYCLE[1], "marker": "o", "markersize": 6}
-    crosses(axes, [rates["negative"]], [rates["positive"]], **look)
+    x, y = [rates["negative"]], [rates["positive"]]
+    crosses(axes, x, y, color=CYCLE[1], marker="o", markersize=6)
     axes.set(xlabel=f"fires on {point['negative']}", ylabel=f"fires on {point['positive']}")
     axes.set(title=name, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     percent(axes.xaxis, axes.yaxis)
@@ -154,14 +146,9 @@ def activations(name: str, plane: dict, layer: str) -> Figure:
     points, labels = np.array(plane["layers"][layer]["points"]), np.array(plane["labels"])
     sides = dict.fromkeys(plane["labels"])
     for side, colour, marker in zip(sides, (CYCLE[1], CYCLE[0]), MARKERS, strict=False):
-        look: dict[str, Any] = {
-            "s": 12,
-            "alpha": 0.6,
-            "linewidth": 0,
-            "color": colour,
-            "marker": marker,
-        }
-        axes.scatter(*points[labels == side].T, label=str(side), **look)
+        x, y = points[labels == side].T
+        look: dict[str, Any] = {"color": colour, "marker": marker, "label": str(side)}
+        axes.scatter(x, y, s=12, alpha=0.6, linewidth=0, **look)
     shares = [f"{100 * share:.0f} % of the variance" for share in plane["layers"][layer]["shares"]]
     axes.set(xlabel=f"first component, {shares[0]}", ylabel=f"second component, {shares[1]}")
     axes.set(title=f"{name}, block {layer}, tokens: {plane['read']}")
