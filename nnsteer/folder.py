@@ -178,25 +178,20 @@ def check_folder(path: Path, settings: Mapping, recipe: str = "study", writes: b
         )
 
 
-def config_of(path: Path) -> dict:
-    """The config.json of a run's folder. Raises UserError where there is none, or one of another
-    version."""
+def config_of(path: Path, called: str = "--out", advice: str = NEW) -> dict:
+    """The config.json of a run's folder. Raises UserError, in the words of the option that named
+    the folder, where there is none, or one of another version."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config["settings"], dict):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--out {path}: holds files that are not a run; {NEW}") from None
+        raise UserError(f"{called} {path}: holds files that are not a run; {advice}") from None
     if config.get("format") != FORMAT or not isinstance(config.get("recipe"), str):
-        of = (
-            "a later"
-            if isinstance(config.get("format"), int) and config["format"] > FORMAT
-            else "an earlier"
-        )
-        raise UserError(
-            f"--out {path}: holds a run of {of} version of nnsteer, which this one can't read; "
-            f"{NEW}"
-        )
+        number = config.get("format")
+        of = "a later" if isinstance(number, int) and number > FORMAT else "an earlier"
+        what = f"holds a run of {of} version of nnsteer, which this one can't read"
+        raise UserError(f"{called} {path}: {what}; {advice}")
     return config
 
 

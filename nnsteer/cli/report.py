@@ -29,6 +29,5 @@ def main(config: Config) -> None:
     from nnsteer import report
 
     folder = Folder(config.run.expanduser())
-    if not any(map(folder.has, ("study.json", "summary.json", "table.json"))):
-        raise report.missing(folder)
+    report.check_finished(folder)
     report.write(folder)
