@@ -13,7 +13,7 @@ from PIL import Image
 
 from nnsteer import report
 from nnsteer.errors import UserError
-from nnsteer.folder import Folder
+from nnsteer.folder import FORMAT, Folder
 from nnsteer.report.compare import compare
 from nnsteer.report.grid_figures import in_order
 from nnsteer.report.look import repeated
@@ -254,16 +254,19 @@ def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
         write(Folder(tmp_path))
 
 
-def test_the_page_is_that_of_the_recipe_that_the_folder_names(tmp_path):
-    """A folder of before recipes were named is told by what lies in it."""
-    folder = Folder(tmp_path)
-    folder.write_json("layer.json", {})
-    assert report.recipe_of(folder) == "affine"
-    folder.write_json("config.json", {"recipe": "skills"})
-    assert report.recipe_of(folder) == "skills"
-    folder.write_json("config.json", {"recipe": "elsewhere"})
-    with pytest.raises(UserError, match="no study and no finished run of refusal"):
-        report.recipe_of(folder)
+def test_the_page_is_that_of_the_recipe_that_the_folder_names(tmp_path, monkeypatch):
+    folder, named = Folder(tmp_path), {"settings": {}, "format": FORMAT}
+    monkeypatch.setattr("nnsteer.report.skills.write", lambda folder: {"page of": "skills"})
+    folder.write_json("config.json", named | {"recipe": "skills"})
+    assert report.write(folder) == {"page of": "skills"}
+    for config, says in (
+        (named | {"recipe": "elsewhere"}, "a run of elsewhere, whose pages nnsteer doesn't write"),
+        ({"settings": {}, "recipe": "skills", "format": 1}, "holds a run of an earlier version"),
+        ({"settings": {}}, "holds a run of an earlier version"),
+    ):
+        folder.write_json("config.json", config)
+        with pytest.raises(UserError, match=f"{says}.*; give the folder of a study, or of a finished run of refusal"):
+            report.write(folder)
 
 
 def test_layers_stand_in_the_order_of_their_numbers():
