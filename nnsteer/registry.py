@@ -99,12 +99,13 @@ def code(found: Callable[..., Any]) -> str:
 
 
 def same(place: str, fingerprint: str) -> Callable[..., Any]:
-    """The function that `reference` and `code` told of. A file can name any module: one is imported only
-    for an entry point of an installed package. Raises UserError for another module that is not imported
-    yet, and where the function is another."""
+    """The function that `reference` and `code` told of. A file can name any module: one is imported
+    only for an entry point of an installed package. Raises UserError for another module that is not
+    imported yet, and where the function is another."""
     path = place.partition(":")[0]
     if path not in sys.modules and path not in {point.module for point in points_of("nnsteer.ops")}:
-        raise UserError(f"op {place}: a file has no module imported; where you trust it, `import {path}` before loading it")
+        remedy = f"where you trust it, `import {path}` before loading it"
+        raise UserError(f"op {place}: a file has no module imported; {remedy}")
     found = function(place, f"op {place}")
     if not inspect.isfunction(found) or code(found) != fingerprint:
         raise UserError(f"op {place}: has changed since it was saved; restore it, or save it again")
