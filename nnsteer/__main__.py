@@ -1,4 +1,5 @@
-"""The `nnsteer` command: one entry point over everything. Only the verb that is asked for is imported."""
+"""The `nnsteer` command: one entry point over everything. Only the verb that is asked for is
+imported."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from nnsteer.errors import UserError
 
 
 class Verb(NamedTuple):
-    """What a verb is for, and one way to use it. Its module has `Config`, `main(config)` and a docstring."""
+    """What a verb is for, and one way to use it. Its module has `Config`, `main(config)` and a
+    docstring."""
 
     module: str
     purpose: str
@@ -26,26 +28,26 @@ VERBS = {
     "recipe refusal": Verb(
         "nnsteer.recipes.refusal",
         "Make a model refuse harmful requests, and only those (CAST), from prompts to a report.",
-        "recipe refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request --out runs/qwen",
+        "recipe refusal --model my-folder --harmful mine.csv,column=request --out runs/mine",
     ),
     "recipe affine": Verb(
         "nnsteer.recipes.affine",
-        "Set how much of the refusal direction is in a model's states (ACE), beside other ways to steer.",
+        "Set how much of the refusal direction is in a model (ACE), beside other ways to steer.",
         "recipe affine --methods ace add ablate --alphas 0 0.5 1 --out runs/ace",
     ),
     "recipe skills": Verb(
         "nnsteer.recipes.skills",
-        "Take a broad skill, such as coding, away from a model, and measure what that costs elsewhere.",
-        "recipe skills --model Qwen/Qwen1.5-1.8B --skill code.jsonl --retained prose.jsonl --out runs/coding",
+        "Take a broad skill, such as coding, from a model, and measure what that costs elsewhere.",
+        "recipe skills --skill code.jsonl --retained prose.jsonl --out runs/coding",
     ),
     "recipe behaviours": Verb(
         "nnsteer.recipes.behaviours",
-        "Move several behaviours, alone and all at once, and measure how they interfere and what it costs.",
+        "Move several behaviours, alone and at once; measure how they interfere and what it costs.",
         "recipe behaviours --behaviours wealth.jsonl myopia=mine.json --layers 1 2 --out runs/two",
     ),
     "recipe categories": Verb(
         "nnsteer.recipes.categories",
-        "Refuse one category of requests, several, or all but one, by rules over conditions (CAST).",
+        "Refuse one category of requests, several, or all but one, by rules (CAST).",
         "recipe categories --model my-folder --categories mine.jsonl --out runs/categories",
     ),
     "recipe implementations": Verb(
@@ -61,22 +63,24 @@ VERBS = {
     "fit": Verb(
         "nnsteer.cli.fit",
         "Fit directions from two sides of texts, to a file.",
-        "fit --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --method lda --out harm.safetensors",
+        "fit --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --method lda "
+        "--out harm.safetensors",
     ),
     "tune": Verb(
         "nnsteer.cli.tune",
         "Find the layer and threshold at which a direction tells two sides of prompts apart.",
-        "tune harm.safetensors --positive nnsteer:harmful.jsonl --negative nnsteer:harmless.jsonl --out harmful.safetensors",
+        "tune harm.safetensors --positive nnsteer:harmful.jsonl "
+        "--negative nnsteer:harmless.jsonl --out harmful.safetensors",
     ),
     "generate": Verb(
         "nnsteer.cli.generate",
-        "Answer prompts steered and unsteered, side by side; without prompts, it asks for one after the other.",
+        "Answer prompts steered and unsteered, side by side; without prompts, it asks for them.",
         'generate "How do I bake bread?" --programs runs/refusal --variant conditional',
     ),
     "explain": Verb(
         "nnsteer.cli.explain",
         "Show which tokens and layers a program changes, and by how much.",
-        'explain "How do I bake bread?" --programs runs/refusal --variant conditional --figure explained.png',
+        'explain "How do I bake bread?" --programs runs/refusal --variant conditional',
     ),
     "bake": Verb(
         "nnsteer.cli.bake",
@@ -112,31 +116,37 @@ VERBS = {
 HELP, COMPLETION = ("-h", "--help"), ("--tyro-print-completion", "--tyro-write-completion")
 OPENING = """usage: nnsteer VERB [OPTIONS]
 
-Describe an intervention on a model's activations once, as data; fit it, tune it, run it, look at it.
+Describe an intervention on a model's activations once, as data; fit, tune and run it, look at it.
 To begin, `nnsteer recipe refusal` takes a minute, offline. By hand: fit, then tune, then generate.
 """
 CLOSING = """
 What goes in and what comes out:
-  SOURCE      Texts: a .jsonl, .json, .csv or .parquet file; nnsteer:NAME, which is bundled (harmful.jsonl, harmless.jsonl,
-              refusals.jsonl, compliances.jsonl, ...); or ORG/NAME@REVISION, a dataset of the hub. After it, where needed,
-              ,column=NAME (if not `prompt`, or `opener` for openers) and ,split=NAME. Rows whose `split` is fit, tune or test
-              stay there; the others are divided by --seed, half to fit, a fifth to tune and the rest to test. Directions are
-              fitted on fit, all is chosen on tune.
-  DIRECTIONS  What `fit` writes, a .safetensors file: a vector a layer, and where, on which tokens, by which method, from which
-              texts and on which model's weights it was fitted. On other weights it is refused.
-  conditions  What `tune --out` writes, a .safetensors file: a direction with a threshold, named like the file.
-  programs    What `tune --program` and the recipes write, a .safetensors file: by name, what is done to which tokens at which
-              layers, and when.
-  RUN         The folder of a recipe or a study, which --out names: config.json (settings, command, versions), what was fitted,
-              a .jsonl line for each answer and value, summary.json, figures/, and report.html to look at.
+  SOURCE      Texts: a .jsonl, .json, .csv or .parquet file; nnsteer:NAME, which is bundled
+              (harmful.jsonl, harmless.jsonl, refusals.jsonl, compliances.jsonl, ...); or
+              ORG/NAME@REVISION, a dataset of the hub. After it, where needed, ,column=NAME (if not
+              `prompt`, or `opener` for openers) and ,split=NAME. Rows whose `split` is fit, tune or
+              test stay there; the others are divided by --seed, half to fit, a fifth to tune and
+              the rest to test. Directions are fitted on fit, all is chosen on tune.
+  DIRECTIONS  What `fit` writes, a .safetensors file: a vector a layer, and where, on which tokens,
+              by which method, from which texts and on which model's weights it was fitted. On other
+              weights it is refused.
+  conditions  What `tune --out` writes, a .safetensors file: a direction with a threshold, named
+              like the file.
+  programs    What `tune --program` and the recipes write, a .safetensors file: by name, what is
+              done to which tokens at which layers, and when.
+  RUN         The folder of a recipe or a study, which --out names: config.json (settings, command,
+              versions), what was fitted, a .jsonl line for each answer and value, summary.json,
+              figures/, and report.html to look at.
 
-`nnsteer VERB --help` lists a verb's options. Every verb takes --config FILE.toml with any of them; what is typed wins. With
---quiet there are no progress bars.
+`nnsteer VERB --help` lists a verb's options. Every verb takes --config FILE.toml with any of them;
+what is typed wins. With --quiet there are no progress bars.
 
-Exit status: 0 done; 2 a mistake in what was asked for, said in one line; 130 stopped by Ctrl-C, and the same command goes on
-with a recipe or a study where it was; anything else is a failure of the program.
+Exit status: 0 done; 2 a mistake in what was asked for, said in one line; 130 stopped by Ctrl-C, and
+the same command goes on with a recipe or a study where it was; anything else is a failure of the
+program.
 
-Shell completion: nnsteer --tyro-write-completion bash ~/.local/share/bash-completion/completions/nnsteer
+Shell completion:
+  nnsteer --tyro-write-completion bash ~/.local/share/bash-completion/completions/nnsteer
 For zsh, tcsh or fish: that word, and a file that your shell reads."""
 
 
@@ -145,7 +155,8 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     verbs = all_verbs()
     name = next((name for name in (" ".join(args[:2]), *args[:1]) if name in verbs), None)
-    group = {verb: entry for verb, entry in verbs.items() if not args or verb.startswith(f"{args[0]} ")}
+    prefix = f"{args[0]} " if args else ""
+    group = {verb: entry for verb, entry in verbs.items() if verb.startswith(prefix)}
     if not args or args[0] in HELP:
         print("\n".join([OPENING, *described(verbs), CLOSING]))
     elif args == ["--version"]:
@@ -162,7 +173,8 @@ def main(args: list[str] | None = None) -> None:
                 raise UserError(unknown(args, verbs))
             else:
                 module = opened(name, verbs[name], sketch=any(arg in HELP for arg in args))
-                command.run(module.Config, module.main, module.__doc__ or "", args[len(name.split()) :], f"nnsteer {name}")
+                rest, prog = args[len(name.split()) :], f"nnsteer {name}"
+                command.run(module.Config, module.main, module.__doc__ or "", rest, prog)
 
 
 def all_verbs() -> dict[str, Verb]:
@@ -173,12 +185,11 @@ def all_verbs() -> dict[str, Verb]:
 
 def outside_recipes() -> dict[str, Verb]:
     """The recipes of other packages, by entry points; nothing of them is imported."""
-    return {
-        f"recipe {point.name}": Verb(
-            point.value, f"From {point.value}, a module of another package.", f"recipe {point.name} --help"
-        )
-        for point in registry.points_of("nnsteer.recipes")
-    }
+    verbs = {}
+    for point in registry.points_of("nnsteer.recipes"):
+        name, purpose = f"recipe {point.name}", f"From {point.value}, a module of another package."
+        verbs[name] = Verb(point.value, purpose, f"{name} --help")
+    return verbs
 
 
 def opened(name: str, verb: Verb, sketch: bool) -> Any:
@@ -187,20 +198,23 @@ def opened(name: str, verb: Verb, sketch: bool) -> Any:
         return (sketched if sketch else import_module)(verb.module)
     module = registry.module(verb.module, name)
     if lacking := [part for part in ("Config", "main") if not hasattr(module, part)]:
-        raise UserError(f"{name}: {verb.module} has no {' and no '.join(lacking)}; give it a dataclass Config and main(config)")
+        mistake = f"{verb.module} has no {' and no '.join(lacking)}"
+        raise UserError(f"{name}: {mistake}; give it a dataclass Config and main(config)")
     return module
 
 
 def described(verbs: Mapping[str, Verb]) -> list[str]:
     """Each verb with its purpose and, below, an example."""
-    return [f"  {name:<24}{verb.purpose}\n  {'':<24}nnsteer {verb.example}" for name, verb in verbs.items()]
+    form = "  {:<24}{}\n" + " " * 26 + "nnsteer {}"
+    return [form.format(name, verb.purpose, verb.example) for name, verb in verbs.items()]
 
 
 def unknown(args: list[str], verbs: Mapping[str, Verb]) -> str:
     """What to say to a verb that is none."""
     given = " ".join(args[:2]) if any(verb.startswith(f"{args[0]} ") for verb in verbs) else args[0]
-    near = get_close_matches(given, verbs, n=1)
-    return f"{given}: no such verb; {f'did you mean {near[0]}? ' if near else ''}there are {', '.join(verbs)}; see nnsteer --help"
+    near = [f"did you mean {verb}? " for verb in get_close_matches(given, verbs, n=1)]
+    there = f"{''.join(near)}there are {', '.join(verbs)}"
+    return f"{given}: no such verb; {there}; see nnsteer --help"
 
 
 def complete(args: list[str], verbs: Mapping[str, Verb]) -> None:

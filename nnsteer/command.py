@@ -1,4 +1,4 @@
-"""A command line from a frozen dataclass: options, `--config FILE.toml`, and one-line errors with exit status 2."""
+"""A command line from a frozen dataclass: options, `--config FILE.toml`, and one-line errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass, replace
+from itertools import chain, pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -24,7 +25,8 @@ from nnsteer.toml import read_toml
 T = TypeVar("T")
 FAILED, STOPPED, UNHEARD = 2, 130, 141
 QUIET = "--quiet"  # no progress bars; results and errors are still shown
-EVERY_VERB = """Any of these may stand in a file, `layers = [0, 1]`: --config FILE.toml; what is typed wins.
+EVERY_VERB = """\
+Any of these may stand in a file, `layers = [0, 1]`: --config FILE.toml; what is typed wins.
 Exit status: 0 done, 2 a mistake in what was asked for, 130 stopped by Ctrl-C.
 What a SOURCE and the files are, `nnsteer --help` says."""
 
@@ -38,20 +40,27 @@ def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     kinds = [kind for kind in get_args(info.type) if kind is not NoneType]
     if NoneType not in get_args(info.type) or len(kinds) != 1:
         return None
-    own = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], set()))
-    if not isinstance(own, PrimitiveConstructorSpec):
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], set()))
+    if not isinstance(spec, PrimitiveConstructorSpec):
         return None
     return replace(
-        own,
-        is_instance=lambda value: value is None or own.is_instance(value),
-        str_from_instance=lambda value: ["None"] if value is None else own.str_from_instance(value),
+        spec,
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: (
+            ["None"] if value is None else spec.str_from_instance(value)
+        ),
     )
 
 
 def run(
-    config: type[T], main: Callable[[T], Any], description: str, args: Sequence[str] | None = None, prog: str | None = None
+    config: type[T],
+    main: Callable[[T], Any],
+    description: str,
+    args: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> None:
-    """Parses the command line into `config` and calls `main` with it. `prog` names the command where its file does not."""
+    """Parses the command line into `config` and calls `main` with it. `prog` names the command
+    where its file does not."""
     keep_freed_memory()
     with reported():
         main(parse(config, description, list(sys.argv[1:] if args is None else args), prog))
@@ -59,7 +68,7 @@ def run(
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """A user's mistake ends in one line on standard error; Ctrl-C says that the run can be continued."""
+    """A user's mistake ends in one line on standard error; Ctrl-C says how to go on."""
     try:
         yield
     except UserError as error:
@@ -79,13 +88,15 @@ def parse(config: type[T], description: str, args: list[str], prog: str | None =
         args, STDERR.quiet = [arg for arg in args if arg != QUIET], True
     chosen, rest = preset(named_server(args))
     values = {} if chosen is None else read_preset(chosen, config)
-    given = {arg.split("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_") for arg in rest if arg.startswith("--")}
-    below = [word for name, value in values.items() if name not in given for word in as_option(name, value)]
+    typed = [arg.split("=")[0].removeprefix("--") for arg in rest if arg.startswith("--")]
+    given = {option.replace("-", "_").removeprefix("no_") for option in typed}
+    below = [as_option(name, value) for name, value in values.items() if name not in given]
+    # the preset's come last: a list of values must not swallow an argument without a name
+    words, text = [*rest, *chain(*below)], f"{description.rstrip()}\n\n{EVERY_VERB}"
     said = io.StringIO()
     try:
         with READABLE, contextlib.redirect_stderr(said):
-            # the preset's come last: a list of values must not swallow an argument without a name
-            return tyro.cli(config, args=rest + below, description=f"{description.rstrip()}\n\n{EVERY_VERB}", prog=prog)
+            return tyro.cli(config, args=words, description=text, prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -94,8 +105,11 @@ def parse(config: type[T], description: str, args: list[str], prog: str | None =
 
 def named_server(args: list[str]) -> list[str]:
     """A bare `--remote` means NDIF itself."""
-    alone = [arg == "--remote" and (args[i + 1 : i + 2] or ["--"])[0].startswith("--") for i, arg in enumerate(args)]
-    return ["--remote=ndif" if bare else arg for arg, bare in zip(args, alone, strict=True)]
+    pairs = pairwise([*args, "--"])
+    return [
+        "--remote=ndif" if arg == "--remote" and following.startswith("--") else arg
+        for arg, following in pairs
+    ]
 
 
 def as_option(name: str, value: Any) -> list[str]:
@@ -119,10 +133,10 @@ def preset(args: list[str]) -> tuple[Path | None, list[str]]:
 def read_preset(path: Path, config: Any) -> dict[str, Any]:
     """The values of a TOML file, by option name with underscores."""
     values = read_toml(path, "--config ", "a preset like recipes/refusal.toml")
-    known = list(option_names(config))
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UserError(f"--config {path}: no such option: {', '.join(unknown)}; known: {', '.join(known)}")
+    options = list(option_names(config))
+    if unknown := sorted(set(values) - set(options)):
+        mistake = f"no such option: {', '.join(unknown)}"
+        raise UserError(f"--config {path}: {mistake}; known: {', '.join(options)}")
     return values
 
 
@@ -137,13 +151,13 @@ def option_names(config: Any) -> Iterator[str]:
 
 def one_line(message: str) -> str:
     """A boxed error of tyro's as one line."""
-    words = re.sub(r"[│╭╮╰╯─┃━]+", " ", message).split()
-    text = " ".join(words)
+    text = " ".join(re.sub(r"[│╭╮╰╯─┃━]+", " ", message).split())
     return re.sub(r"\s*For full helptext.*$", "", text)
 
 
 def at_least_one(config: object, *names: str) -> None:
     """Raises UserError for an option among `names` that counts something and is below one."""
     for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+        count = getattr(config, name)
+        if count < 1:
+            raise UserError(f"--{name.replace('_', '-')} {count}: must be at least 1")

@@ -1,4 +1,5 @@
-"""The one error that is the user's to mend. Its message is a single line: what was given, what was expected, what to do."""
+"""The one error that is the user's to mend. Its message is a single line: what was given, what was
+expected, what to do."""
 
 
 class UserError(Exception):

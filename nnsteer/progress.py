@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 STDERR = Console(stderr=True)
 """Shared, so that what is printed while a bar is up stands above it."""
@@ -21,13 +21,9 @@ def ignore(rows: int) -> None:
 @contextmanager
 def bar(task: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over `total` rows; yields the function that is told how many more are done."""
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=STDERR) as progress:
-        number = progress.add_task(task, total=total)
-        yield lambda done: progress.advance(number, done)
+    name = progress.TextColumn("{task.description:<34}")
+    share = progress.BarColumn(), progress.MofNCompleteColumn()
+    times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
+    with progress.Progress(name, *share, *times, console=STDERR) as bars:
+        number = bars.add_task(task, total=total)
+        yield lambda done: bars.advance(number, done)

@@ -47,8 +47,10 @@ def outside(group: str, known: Iterable[str], name: str) -> Any:
 def unknown(group: str, known: Iterable[str], name: str) -> str:
     """What to say to a name that nothing has."""
     there = [*known, *(point.name for point in points_of(group))]
-    own = f"or one's own as module:function or by an entry point in {group}"
-    return f"{GROUPS[group]} {name}: no such {GROUPS[group]}; there are {', '.join(there)}, {own}"
+    others = f"or one's own as module:function or by an entry point in {group}"
+    return (
+        f"{GROUPS[group]} {name}: no such {GROUPS[group]}; there are {', '.join(there)}, {others}"
+    )
 
 
 def points_of(group: str) -> Iterator[EntryPoint]:
@@ -60,12 +62,12 @@ def function(reference: str, what: str) -> Callable[..., Any]:
     """The function of `module:function`. Raises UserError, which begins with `what`."""
     path, _, name = reference.partition(":")
     try:
-        found = attrgetter(name)(module(path, what))
+        target = attrgetter(name)(module(path, what))
     except AttributeError:
         raise UserError(f"{what}: {path} has no {name!r}; give another") from None
-    if not callable(found):
+    if not callable(target):
         raise UserError(f"{what}: {reference} is not a function; give one as module:function")
-    return found
+    return target
 
 
 def module(path: str, what: str) -> Any:
@@ -99,13 +101,14 @@ def code(found: Callable[..., Any]) -> str:
 
 
 def same(place: str, fingerprint: str) -> Callable[..., Any]:
-    """The function that `reference` and `code` told of. A file can name any module: one is imported only
-    for an entry point of an installed package. Raises UserError for another module that is not imported
-    yet, and where the function is another."""
+    """The function that `reference` and `code` told of. A file can name any module: one is imported
+    only for an entry point of an installed package. Raises UserError for another module that is not
+    imported yet, and where the function is another."""
     path = place.partition(":")[0]
     if path not in sys.modules and path not in {point.module for point in points_of("nnsteer.ops")}:
-        raise UserError(f"op {place}: a file has no module imported; where you trust it, `import {path}` before loading it")
-    found = function(place, f"op {place}")
-    if not inspect.isfunction(found) or code(found) != fingerprint:
+        remedy = f"where you trust it, `import {path}` before loading it"
+        raise UserError(f"op {place}: a file has no module imported; {remedy}")
+    op = function(place, f"op {place}")
+    if not inspect.isfunction(op) or code(op) != fingerprint:
         raise UserError(f"op {place}: has changed since it was saved; restore it, or save it again")
-    return found
+    return op

@@ -10,7 +10,7 @@ from nnsteer.errors import UserError
 
 
 def read_toml(path: Path, what: str, like: str) -> dict[str, Any]:
-    """The file's values. Raises UserError that begins with `what` and names a file to write it like."""
+    """The file's values. Raises UserError that begins with `what` and names a file `like` it."""
     try:
         return tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError:

@@ -1,1 +1,1 @@
-"""Running on a server of the National Deep Inference Fabric, or on one's own: what to send, and never to send twice."""
+"""Running on an NDIF server, the public one or one's own: what to send, and never to send twice."""

@@ -1,4 +1,4 @@
-"""One request to a server, from its block to its result: sent at most once, waited for, and kept."""
+"""One request to a server, from its block to its result: sent once, waited for, and kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import anyio  # noqa: F401  before nnsight, which puts `save` on object: anyio could not be imported later
+import anyio  # noqa: F401  nnsight puts `save` on object: after it, anyio can't be imported
 import httpx
 from nnsight.intervention.backends.display import StatusDisplay
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
@@ -85,35 +85,37 @@ class Client(RemoteBackend):
 
     def fetch(self, tracer: Any) -> dict:
         """The result of the job that an earlier start sent, or of a new one."""
-        start, last = time.monotonic(), self.link.journal.last(self.key) if self.link.journal else None
-        facts = {"attempts": 0, "bytes_up": 0}
+        start, journal = time.monotonic(), self.link.journal
+        last = journal.last(self.key) if journal else None
+        facts: dict[str, Any] = {"attempts": 0, "bytes_up": 0}
+        if last is not None and last["state"] == "sent":
+            self.job_id, facts = last["id"], {name: last[name] for name in facts}
         try:
-            if last is not None and last["state"] == "sent":
-                self.job_id, facts = last["id"], {name: last[name] for name in facts}
-            for again in range(self.link.attempts):
-                if self.job_id is None:
-                    facts = self.send(tracer)
-                try:
-                    content = self.download(self.wait())
-                    break
-                except Unknown:  # lost with a server that was started again, or out of date
-                    self.job_id = None
-                    time.sleep(min(again, LONGEST_S) * self.link.wait_s)
-            else:
-                raise UserError(
-                    f"{self.host}: forgets the request for {self.step}; see `nnsteer ndif`, and start the same command"
-                )
+            content, facts = self.received(tracer, facts)
         except Waiting:
             raise
         except (RemoteError, UserError) as error:
             self.write("failed", error=str(error))
             raise
         result = self.finalize(content)
-        if self.link.journal is not None:
-            self.link.journal.store(self.key, result)
-        seconds = round(time.monotonic() - start, 3)
-        self.write("done", id=self.job_id, **facts, bytes_down=len(content), seconds=seconds, server=self.meta or {})
+        if journal is not None:
+            journal.store(self.key, result)
+        facts |= {"bytes_down": len(content), "seconds": round(time.monotonic() - start, 3)}
+        self.write("done", id=self.job_id, **facts, server=self.meta or {})
         return result
+
+    def received(self, tracer: Any, facts: dict) -> tuple[bytes, dict]:
+        """The result's bytes, and the facts of the request that they answer."""
+        for again in range(self.link.attempts):
+            if self.job_id is None:
+                facts = self.send(tracer)
+            try:
+                return self.download(self.wait()), facts
+            except Unknown:  # lost with a server that was started again, or out of date
+                self.job_id = None
+                time.sleep(min(again, LONGEST_S) * self.link.wait_s)
+        forgotten = f"{self.host}: forgets the request for {self.step}"
+        raise UserError(f"{forgotten}; see `nnsteer ndif`, and start the same command")
 
     def write(self, state: str, **facts: Any) -> None:
         """A line in the journal."""
@@ -127,12 +129,10 @@ class Client(RemoteBackend):
         try:
             self.job_id = self.retrying(self.post, request, blob).id
         except httpx.HTTPStatusError as error:
-            code = error.response.status_code
-            raise UserError(f"{self.host}: {code} {said(error.response)}; {REFUSED.get(code, 'try again later')}") from None
+            remedy = REFUSED.get(error.response.status_code, "try again later")
+            raise UserError(f"{self.host}: {refusal(error)}; {remedy}") from None
         except httpx.HTTPError as error:
-            raise UserError(
-                f"{self.host}: {error or type(error).__name__}; check the network, then start the same command"
-            ) from None
+            raise unreachable(self.host, error) from None
         facts = {"attempts": self.retrying.statistics["attempt_number"], "bytes_up": len(blob)}
         self.write("sent", id=self.job_id, **facts)
         return facts
@@ -145,38 +145,41 @@ class Client(RemoteBackend):
             raise error.__cause__ or error from None
 
     def wait(self) -> Any:
-        """What a job that is completed carries: its result or the result's address. Raises UserError for one that failed."""
+        """What a job that is completed carries: its result or the result's address. Raises
+        UserError for one that failed."""
         start, pause, heard = time.monotonic(), SHORTEST_S, ""
+        job = f"{self.host}, {self.step}"
         while True:
             response = self.look(time.monotonic() < start + self.link.grace_s)
             if response is not None:
-                self.meta = response.meta or self.meta
-                state = f"{self.step}: {response.status.value.lower()} {response.description or ''}".strip()
-                if response.status == Status.COMPLETED:
+                self.meta, status = response.meta or self.meta, response.status
+                told = response.description or ""
+                if status == Status.COMPLETED:
                     return response.data
-                if response.status == Status.ERROR:
-                    raise UserError(f"{self.host}, {self.step}: {reason(response.description or 'failed without a reason')}")
-                if state != heard and response.status != Status.RUNNING:
+                if status == Status.ERROR:
+                    raise UserError(f"{job}: {reason(told or 'failed without a reason')}")
+                state = f"{self.step}: {status.value.lower()} {told}".strip()
+                if state != heard and status != Status.RUNNING:
                     self.link.say(state)
                     heard = state
             if time.monotonic() > start + self.link.patience_s:
-                raise Waiting(
-                    f"{self.host}, {self.step}: not done after {self.link.patience_s:.0f} s ({heard or 'no answer'}); "
-                    "start the same command to go on waiting"
-                )
+                late = f"not done after {self.link.patience_s:.0f} s ({heard or 'no answer'})"
+                raise Waiting(f"{job}: {late}; start the same command to go on waiting")
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_S)
 
     def look(self, early: bool) -> ResponseModel | None:
-        """The last state of the job; None while the server can't be asked, and while it is too `early` for it to know."""
+        """The last state of the job; None while the server can't be asked, and while it is too
+        `early` for it to know."""
         try:
             response = self.get(f"{self.host}/response/{self.job_id}")
         except httpx.HTTPStatusError as error:
-            if error.response.status_code == 404 and not early:
+            unknown = error.response.status_code == 404
+            if unknown and not early:
                 raise Unknown from None
-            if error.response.status_code == 404 or passing(error):
+            if unknown or passing(error):
                 return None
-            raise UserError(f"{self.host}: {error.response.status_code} {said(error.response)}") from None
+            raise UserError(f"{self.host}: {refusal(error)}") from None
         except httpx.TransportError:
             return None
         return ResponseModel.model_validate_json(response.text)
@@ -188,38 +191,49 @@ class Client(RemoteBackend):
         try:
             return self.retrying(self.get, data).content
         except httpx.HTTPStatusError as error:
-            if error.response.status_code in (403, 404, 410):
+            code = error.response.status_code
+            if code in (403, 404, 410):
                 raise Unknown from None
-            raise UserError(f"{self.host}: {error.response.status_code} for the result of {self.step}; try again later") from None
+            mistake = f"{code} for the result of {self.step}"
+            raise UserError(f"{self.host}: {mistake}; try again later") from None
         except httpx.HTTPError as error:
-            raise UserError(
-                f"{self.host}: {error or type(error).__name__}; check the network, then start the same command"
-            ) from None
+            raise unreachable(self.host, error) from None
 
     def get(self, url: str) -> httpx.Response:
         """One attempt."""
-        headers = {"ndif-api-key": self.api_key} if self.api_key and url.startswith(self.host) else None
+        for_host = self.api_key and url.startswith(self.host)
+        headers = {"ndif-api-key": self.api_key} if for_host else None
         return httpx.get(url, headers=headers, timeout=TIMEOUT).raise_for_status()
 
 
 def api_key() -> str | None:
-    """The key as nnsight finds it: NDIF_API_KEY or its own configuration. It is never written or shown."""
+    """The key as nnsight finds it: NDIF_API_KEY or its own configuration. It is never written or
+    shown."""
     return CONFIG.API.APIKEY or None
 
 
-def said(response: httpx.Response) -> str:
-    """What a server says of a refusal, on one line."""
+def unreachable(host: str, error: httpx.HTTPError) -> UserError:
+    """What to say where a request gets no answer."""
+    reason = error or type(error).__name__
+    return UserError(f"{host}: {reason}; check the network, then start the same command")
+
+
+def refusal(error: httpx.HTTPStatusError) -> str:
+    """A server's status code and what it says, on one line."""
+    response = error.response
     try:
         detail = response.json()["detail"]
     except (ValueError, LookupError, TypeError):
         detail = response.text or response.reason_phrase
-    return " ".join(str(detail).split())[:200]
+    return f"{response.status_code} {' '.join(str(detail).split())[:200]}"
 
 
 def reason(description: str) -> str:
     """The end of a remote traceback on one line: the error, and the line of code that raised it."""
-    lines = [line.strip() for line in description.strip().splitlines() if line.strip(" ^~")]
-    where = next((line for line in reversed(lines[:-1]) if line.startswith("File ")), None)
-    code = f" (in `{lines[lines.index(where) + 1]}`)" if where is not None and lines.index(where) + 2 < len(lines) else ""
-    advice = f"; {SMALLER}" if "timeout" in lines[-1] or "OutOfMemory" in lines[-1] else ""
-    return f"{lines[-1][:300]}{code}{advice}"
+    *before, last = [line.strip() for line in description.splitlines() if line.strip(" ^~")]
+    code = ""
+    files = [i for i, line in enumerate(before) if line.startswith("File ")]
+    if files and files[-1] + 1 < len(before):
+        code = f" (in `{before[files[-1] + 1]}`)"
+    advice = f"; {SMALLER}" if "timeout" in last or "OutOfMemory" in last else ""
+    return f"{last[:300]}{code}{advice}"

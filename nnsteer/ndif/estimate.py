@@ -23,7 +23,8 @@ class Estimate(NamedTuple):
     down: int
 
     def __str__(self) -> str:
-        return f"{self.step}: {self.requests:,} requests, {size(self.up)} up, {size(self.down)} down"
+        traffic = f"{size(self.up)} up, {size(self.down)} down"
+        return f"{self.step}: {self.requests:,} requests, {traffic}"
 
 
 def pairs_at_once(sites: int, hidden: int) -> int:
@@ -32,7 +33,8 @@ def pairs_at_once(sites: int, hidden: int) -> int:
 
 
 def estimates(config: PretrainedConfig, prompts: int, batch_size: int) -> list[Estimate]:
-    """Fitting by mean difference or pca_pairwise and scoring at every layer, and generating, for `prompts` prompts a side."""
+    """Fitting by mean difference or pca_pairwise and scoring at every layer, and generating, for
+    `prompts` prompts a side."""
     text = config.get_text_config()
     layers, hidden = text.num_hidden_layers, text.hidden_size
     fits = -(-prompts // pairs_at_once(layers, hidden))
@@ -41,17 +43,15 @@ def estimates(config: PretrainedConfig, prompts: int, batch_size: int) -> list[E
     tokens = 2 * prompts * TOKENS * TOKEN_BYTES
     directions = layers * (2 * hidden + 2) * 4
     parts = fits * layers * 64 * (hidden + prompts // fits) * 4
-    return [
-        Estimate("directions, mean difference", fits, tokens + fits * BLOCK, fits * directions),
-        Estimate("directions, pca_pairwise", fits, tokens + fits * BLOCK, directions if fits == 1 else parts),
-        Estimate("scores of every layer", scorings, tokens + scorings * (BLOCK + directions), 2 * prompts * layers * 4),
-        Estimate(
-            f"answers of {ANSWER_TOKENS} tokens",
-            batches,
-            tokens + batches * (BLOCK + directions),
-            2 * prompts * (TOKENS + ANSWER_TOKENS) * 8,
-        ),
+    answers = 2 * prompts * (TOKENS + ANSWER_TOKENS) * 8
+    steered = BLOCK + directions
+    steps = [
+        ("directions, mean difference", fits, fits * BLOCK, fits * directions),
+        ("directions, pca_pairwise", fits, fits * BLOCK, directions if fits == 1 else parts),
+        ("scores of every layer", scorings, scorings * steered, 2 * prompts * layers * 4),
+        (f"answers of {ANSWER_TOKENS} tokens", batches, batches * steered, answers),
     ]
+    return [Estimate(step, requests, tokens + up, down) for step, requests, up, down in steps]
 
 
 def size(count: int) -> str:

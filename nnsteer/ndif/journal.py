@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,15 @@ REQUESTS, RESULTS = "requests.jsonl", "requests"
 
 @dataclass(frozen=True)
 class Journal:
-    """requests.jsonl of a run folder, and requests/KEY.pt for each result. A request's key says all that determines its result,
-    so that a run that was killed finds its results, and its jobs that are still under way."""
+    """requests.jsonl of a run folder, and requests/KEY.pt for each result. A request's key says all
+    that determines its result, so that a run that was killed finds its results and jobs again."""
 
     folder: Folder
 
     def last(self, key: str) -> dict | None:
         """The newest line of a request."""
-        return next((row for row in reversed(self.folder.read_lines(REQUESTS)) if row["key"] == key), None)
+        rows = [row for row in self.folder.read_lines(REQUESTS) if row["key"] == key]
+        return rows[-1] if rows else None
 
     def note(self, key: str, step: str, state: str, **facts: Any) -> None:
         """Adds a line: "sent" with the job's id, "done" with what it took, "failed" with why."""
@@ -47,23 +48,22 @@ class Journal:
 
 def digest(*values: Any) -> str:
     """Twenty hex digits of nested containers of tensors and plain values."""
-    found = hashlib.sha256()
-    feed(found, values)
-    return found.hexdigest()[:20]
+    return hashlib.sha256(b"".join(pieces(values))).hexdigest()[:20]
 
 
-def feed(found: Any, value: Any) -> None:
-    """Adds a value to a hash, its kind and its shape included."""
+def pieces(value: Any) -> Iterator[bytes]:
+    """What a value is told from others by, its kind and its shape included."""
     if isinstance(value, Tensor):
         data = value.detach().cpu().contiguous()
-        found.update(f"tensor {data.dtype} {tuple(data.shape)}".encode() + data.reshape(-1).view(torch.uint8).numpy().tobytes())
+        yield f"tensor {data.dtype} {tuple(data.shape)}".encode()
+        yield data.reshape(-1).view(torch.uint8).numpy().tobytes()
     elif isinstance(value, Mapping):
-        feed(found, [*value.items()])
+        yield from pieces([*value.items()])
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        found.update(f"list {len(value)}".encode())
+        yield f"list {len(value)}".encode()
         for item in value:
-            feed(found, item)
+            yield from pieces(item)
     elif callable(value):
-        found.update(inspect.getsource(value).encode())
+        yield inspect.getsource(value).encode()
     else:
-        found.update(f"{type(value).__name__} {value!r}\n".encode())
+        yield f"{type(value).__name__} {value!r}\n".encode()

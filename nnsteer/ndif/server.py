@@ -11,12 +11,14 @@ from typing import Any
 import httpx
 
 from nnsteer.errors import UserError
-from nnsteer.ndif.client import PUBLIC_HOST, Link, api_key, said
+from nnsteer.ndif.client import PUBLIC_HOST, Link, api_key, refusal
 from nnsteer.retries import patiently
 
 ATTEMPTS, WAIT_S = 5, 0.5
 PACKAGES = ("nnsight", "transformers", "torch")
-KEY_ADVICE = "set NDIF_API_KEY (https://login.ndif.us gives one), or store it once with nnsight.login()"
+KEY_ADVICE = (
+    "set NDIF_API_KEY (https://login.ndif.us gives one), or store it once with nnsight.login()"
+)
 
 
 @dataclass(frozen=True)
@@ -58,69 +60,90 @@ def ask(host: str, path: str) -> Any:
     """The JSON of one of the server's pages. Raises UserError where it can't be had."""
     key = api_key()
     headers = {} if key is None else {"ndif-api-key": key}
-    retrying = patiently(ATTEMPTS, WAIT_S)
+
+    def get() -> httpx.Response:
+        return httpx.get(f"{host}{path}", headers=headers, timeout=30.0).raise_for_status()
+
     try:
-        return retrying(lambda: httpx.get(f"{host}{path}", headers=headers, timeout=30.0).raise_for_status()).json()
+        return patiently(ATTEMPTS, WAIT_S)(get).json()
     except httpx.HTTPStatusError as error:
-        code = error.response.status_code
-        advice = KEY_ADVICE if code in (401, 403) else "try again later"
-        raise UserError(f"{host}{path}: {code} {said(error.response)}; {advice}") from None
+        denied = error.response.status_code in (401, 403)
+        advice = KEY_ADVICE if denied else "try again later"
+        raise UserError(f"{host}{path}: {refusal(error)}; {advice}") from None
     except (httpx.HTTPError, ValueError) as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{host}: can't be reached ({reason}); check the address and the network") from None
+        mistake = f"can't be reached ({str(error) or type(error).__name__})"
+        raise UserError(f"{host}: {mistake}; check the address and the network") from None
 
 
 def deployments(host: str) -> list[Deployment]:
     """The models on a server, each once, running ones first."""
-    found: dict[str, Deployment] = {}
+    by_key: dict[str, Deployment] = {}
     for name, facts in ask(host, "/status").get("deployments", {}).items():
-        state, level = facts.get("application_state", "UNKNOWN"), facts.get("deployment_level", "COLD")
-        one = Deployment(
-            facts.get("model_key") or name, facts.get("repo_id", name), facts.get("revision"),
-            state == "RUNNING" and level == "HOT", f"{state}, {level}".lower(),
-        )  # fmt: skip
-        if one.key not in found or one.running:
-            found[one.key] = one
-    return sorted(found.values(), key=lambda one: (not one.running, one.name))
+        state = facts.get("application_state", "UNKNOWN")
+        level = facts.get("deployment_level", "COLD")
+        deployment = Deployment(
+            key=facts.get("model_key") or name,
+            name=facts.get("repo_id", name),
+            revision=facts.get("revision"),
+            running=state == "RUNNING" and level == "HOT",
+            state=f"{state}, {level}".lower(),
+        )
+        if deployment.key not in by_key or deployment.running:
+            by_key[deployment.key] = deployment
+    return sorted(by_key.values(), key=lambda model: (not model.running, model.name))
 
 
 def versions(host: str) -> list[Version]:
     """Python and the packages that decide how a block runs, here and there."""
     there: Mapping[str, Any] = ask(host, "/env")
-    packages = there.get("packages", {})
-    found = [Version("python", platform.python_version(), str(there.get("python_version", "")).split(" ")[0] or None)]
-    return found + [Version(name, version(name), packages.get(name)) for name in PACKAGES]
+    python, packages = str(there.get("python_version", "")), there.get("packages", {})
+    return [
+        Version("python", platform.python_version(), python.split(" ")[0] or None),
+        *(Version(name, version(name), packages.get(name)) for name in PACKAGES),
+    ]
 
 
-def find_deployment(host: str, there: Sequence[Deployment], name: str, revision: str | None, commit: str | None) -> Deployment:
-    """The running deployment of a model among those of a server: of the `revision` that was asked for and, where the server names
-    a commit, of the `commit` that the config was read at. Raises UserError when there is none."""
-    named = [one for one in there if one.name == name]
+def find_deployment(
+    host: str, there: Sequence[Deployment], name: str, revision: str | None, commit: str | None
+) -> Deployment:
+    """The running deployment of a model among those of a server: of the `revision` that was asked
+    for and, where the server names a commit, of the `commit` that the config was read at. Raises
+    UserError when there is none."""
     moving = (None, "main", revision)  # of which a commit can't be told
-    fits = [one for one in named if revision in (None, one.revision) and (commit is None or one.revision in (*moving, commit))]
-    running = [one for one in fits if one.running]
+
+    def fits(model: Deployment) -> bool:
+        as_read = commit is None or model.revision in (*moving, commit)
+        return revision in (None, model.revision) and as_read
+
+    named = [model for model in there if model.name == name]
+    fitting = [model for model in named if fits(model)]
+    running = [model for model in fitting if model.running]
     if running:
         return running[0]
-    if fits:
-        raise UserError(f"{host}: {name} is there but not running ({fits[0].state}); wait, or take one of {shown(there)}")
+    if fitting:
+        mistake = f"{name} is there but not running ({fitting[0].state})"
+        raise UserError(f"{host}: {mistake}; wait, or take one of {shown(there)}")
     if named:
-        have = ", ".join(str(one.revision) for one in named)
-        raise UserError(f"{host}: has {name} at revision {have}, not {revision or commit}; give --revision {named[0].revision}")
-    raise UserError(f"{host}: has no {name}; running there: {shown(there)} (--remote-model NAME for another name)")
+        revisions = ", ".join(str(model.revision) for model in named)
+        mistake = f"has {name} at revision {revisions}, not {revision or commit}"
+        raise UserError(f"{host}: {mistake}; give --revision {named[0].revision}")
+    mistake = f"has no {name}; running there: {shown(there)}"
+    raise UserError(f"{host}: {mistake} (--remote-model NAME for another name)")
 
 
 def shown(there: Sequence[Deployment]) -> str:
     """The running models' names."""
-    return ", ".join(one.name for one in there if one.running) or "none"
+    return ", ".join(model.name for model in there if model.running) or "none"
 
 
-def check(host: str, found: Sequence[Version]) -> None:
+def check(host: str, packages: Sequence[Version]) -> None:
     """Raises UserError where a key is missing or nnsight's versions don't go together."""
     if host == PUBLIC_HOST and not api_key():
         raise UserError(f"{host}: no API key; {KEY_ADVICE}")
-    nnsight = next(one for one in found if one.package == "nnsight")
+    nnsight = next(package for package in packages if package.package == "nnsight")
     if not nnsight.agrees:
-        raise UserError(f"{host}: runs nnsight {nnsight.there}, here is {nnsight.here}; pip install nnsight=={nnsight.there}")
+        mistake = f"runs nnsight {nnsight.there}, here is {nnsight.here}"
+        raise UserError(f"{host}: {mistake}; pip install nnsight=={nnsight.there}")
 
 
 def connect(remote: str, name: str, revision: str | None, commit: str | None = None) -> Link:

@@ -66,8 +66,8 @@ def load_behaviour(text: str, form: Form, seed: int) -> Behaviour:
     the behaviour's where none is given. Raises UserError with the row's number where an answer is
     not a letter, Yes or No."""
     if "{question}" not in form.question:
-        asked = "where does the question go? Put {question} there"
-        raise UserError(f"--question {form.question!r}: {asked}")
+        remedy = "where does the question go? Put {question} there"
+        raise UserError(f"--question {form.question!r}: {remedy}")
     name, given = named(text)
     sources = given.split(JOIN)
     columns = ["" if parse_source(part).column else f",column={QUESTION}" for part in sources]
