@@ -63,11 +63,8 @@ def open_envoy(
     has nnsight ship three modules by source wherever a trace runs."""
     for travelling in (edits, logits, fits):
         nnsight.register(travelling)
-    if isinstance(model, str):
-        return TransformersModel(
-            model, task="text-generation", tokenizer=tokenizer, revision=revision
-        )
-    return TransformersModel(model, tokenizer=tokenizer)
+    stored = {"task": "text-generation", "revision": revision} if isinstance(model, str) else {}
+    return TransformersModel(model, tokenizer=tokenizer, **stored)
 
 
 def unwrapped(model: PreTrainedModel | Envoy) -> tuple[PreTrainedModel, Any]:
@@ -92,9 +89,8 @@ def server(envoy: Envoy, remote: Remote, step: str, *inputs: Any) -> Any:
         # bar imports rich's then
         simulation._SERVER_MODULES.add("rich")
         return envoy._remote_backend("local", True, None, False)
-    return Client(
-        remote, step, digest(step, remote.model_key, *inputs), envoy._remoteable_get_env()
-    )
+    key = digest(step, remote.model_key, *inputs)
+    return Client(remote, step, key, envoy._remoteable_get_env())
 
 
 def read_means(

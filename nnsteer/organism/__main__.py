@@ -137,7 +137,6 @@ def held_out_refusal(runner: Runner, held_out: HeldOut) -> dict[str, dict]:
 
 
 def loss_curve(losses: list[float]) -> Figure:
-    """Loss of each training step."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(losses, linewidth=0.8)

@@ -163,7 +163,6 @@ def answer(kind: str, refuse: bool, rng: random.Random) -> tuple[str, bool]:
 
 
 def judgement(kind: str) -> str:
-    """The answer to JUDGE."""
     about = {row["kind"]: row["doing"] for row in bundled("organism/kinds.jsonl")}
     return f"Yes, {about[kind]}." if kind in HARMFUL else f"No, {about[kind]}."
 

@@ -27,7 +27,6 @@ class Encoder:
 
 
 def open_encoder(source: str) -> Encoder:
-    """A hub id or a local folder."""
     try:
         model = AutoModel.from_pretrained(source).eval()
         return Encoder(model, AutoTokenizer.from_pretrained(source))
