@@ -162,7 +162,7 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
     visits = [(envoy.get(path), is_input, here) for path, is_input, here in wanted]
     backend = server(envoy, remote, "scoring", conditions, wanted, passes)
     with torch.no_grad(), envoy.session(backend=backend):
-        found = []
+        by_batch = []
         for inputs, tokens, stops in passes:
             with envoy.trace(inputs, **READING) as scoring:
                 scores = {}
@@ -172,8 +172,8 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
                         scores[c] = score(h, conditions[c], tokens).cpu()
                 if stops:
                     scoring.stop()
-            found.append(torch.stack([scores[c] for c in numbers]))
-        out = save({"scores": torch.cat(found, dim=1)})
+            by_batch.append(torch.stack([scores[c] for c in numbers]))
+        out = save({"scores": torch.cat(by_batch, dim=1)})
     forget_stopped_pass()
     return out["scores"]
 
