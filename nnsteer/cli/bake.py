@@ -47,8 +47,8 @@ def main(config: Config) -> None:
         made = Path(beside) / out.name
         baked.save_pretrained(made)
         files.chat.tokenizer.save_pretrained(made)
-        facts = {"model": files.name, "revision": files.revision}
-        facts |= {"program": list(map(str, steps.steps))}
+        done = list(map(str, steps.steps))
+        facts = {"model": files.name, "revision": files.revision, "program": done}
         Folder(made).write_json("nnsteer.json", facts)
         made.replace(out)
     print(f"{out}  load it with AutoModelForCausalLM.from_pretrained, or give it as --model")

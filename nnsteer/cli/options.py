@@ -110,7 +110,6 @@ def open_runner(
 
 
 def texts(options: PromptOptions) -> list[str]:
-    """Every prompt that was given."""
     if options.first is not None:
         command.at_least_one(options, "first")
     from_file = load_texts(options.file)[: options.first] if options.file else []
@@ -143,7 +142,6 @@ def program(options: ProgramOptions) -> nnsteer.Program:
 
 
 def ruled(steps: nnsteer.Program, options: ProgramOptions) -> nnsteer.Program:
-    """The steps, when the conditions hold."""
     from nnsteer.program import rules
 
     conditions: dict[str, When] = {}
@@ -171,7 +169,6 @@ def variant(path: Path, name: str | None) -> nnsteer.Program:
 
 
 def steered(options: SteerOptions) -> nnsteer.Program:
-    """The steps for saved directions."""
     from nnsteer.program.program import op_named
 
     if options.directions is None:

@@ -114,10 +114,8 @@ def on_begin(attached: Attached, decoder: nn.Module, args: tuple, kwargs: dict) 
     rows, width = (args[0] if tokens is None else tokens).shape[:2]
     cache, mask = first_given(kwargs, CACHES), kwargs.get("attention_mask")
     if mask is not None and mask.dim() != 2:
-        raise UserError(
-            f"attention mask with {mask.dim()} dimensions: an attached model needs one of [row, "
-            "token]"
-        )
+        needed = "an attached model needs one of [row, token]"
+        raise UserError(f"attention mask with {mask.dim()} dimensions: {needed}")
     if last is None or cache is None or not holds_tokens(cache, last):
         mask = torch.ones(rows, width, dtype=torch.long) if mask is None else mask[:, -width:]
         zeros = torch.zeros(rows, dtype=torch.long, device=mask.device)
@@ -133,7 +131,6 @@ def on_begin(attached: Attached, decoder: nn.Module, args: tuple, kwargs: dict) 
 
 
 def first_given(kwargs: dict, names: tuple[str, ...]) -> Any:
-    """The first of the arguments that is not None."""
     return next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
 
 
@@ -159,10 +156,7 @@ def read_ahead(running: Pass, decoder: nn.Module, args: tuple, kwargs: dict) -> 
     running.decided = True
 
 
-def on_output(
-    attached: Attached, visit: dict, _module: nn.Module, _args: tuple, output: Any
-) -> Any:
-    """Reads and edits what leaves a module."""
+def on_output(attached: Attached, visit: dict, _: nn.Module, _args: tuple, output: Any) -> Any:
     changed = visited(attached, visit, edits.hidden(output))
     return None if changed is None else edits.put(output, changed)
 

@@ -68,7 +68,6 @@ def verify(model: PreTrainedModel, program: Program, baked: PreTrainedModel) -> 
 
 
 def refuse(step: Step, reason: str) -> UserError:
-    """The error for a step that weights can't hold."""
     return UserError(f"can't bake `{step}`: {reason}; use attach or the Runner")
 
 

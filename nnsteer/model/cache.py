@@ -94,7 +94,5 @@ def check_cache_survives(layout: Layout, programs: Iterable[Program]) -> None:
     """Raises UserError for a generation whose cache would be lost where a block's outputs alone can
     be written, as in NDIF's sandbox."""
     if layout.outputs_alone and Site(0, "block_in") in places_of(programs):
-        raise UserError(
-            "block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or "
-            "a later block_in"
-        )
+        why = "NDIF's sandbox would lose the cache of a generation"
+        raise UserError(f"block_in[0]: {why}; use block_out[0] or a later block_in")

@@ -111,10 +111,8 @@ class Chat:
         alike = [one == other for one, other in zip(*ends, strict=False)]
         shared = [*alike, False].index(False)
         if not self.templated or shared == 0:
-            raise UserError(
-                "no tokens follow the user's text: this needs a chat template that ends the user's "
-                "turn"
-            )
+            needed = "this needs a chat template that ends the user's turn"
+            raise UserError(f"no tokens follow the user's text: {needed}")
         return Span(-shared, 0)
 
     def response_ids(self, response: str) -> list[int]:

@@ -56,7 +56,6 @@ def completions(
 
 
 def end_ids(model: PreTrainedModel) -> set[int]:
-    """The tokens that end an answer."""
     eos = (model.generation_config or model.config).eos_token_id
     return set(eos) if isinstance(eos, list) else {eos}
 

@@ -64,7 +64,6 @@ class Explanation:
         return text.getvalue()
 
     def why_nothing(self) -> str:
-        """Why no state changes."""
         if not self.sites:
             return "nothing changes: the program has no steps"
         fired = any(map(any, self.fired))
@@ -106,7 +105,6 @@ def explain(
 
 
 def changes_of(visit: dict, running: Pass, before: Tensor, after: Tensor) -> list[Change]:
-    """The rows that a visit changed."""
     moved = (after.float() - before.float()).norm(dim=-1)
     share = moved / before.float().norm(dim=-1)
     changes = []

@@ -80,7 +80,6 @@ def directions(
 
 
 def hidden_size(runner: Runner) -> int:
-    """The width of the residual stream."""
     return runner.hf.config.get_text_config().hidden_size
 
 
@@ -105,9 +104,8 @@ def reduced(
     order = torch.tensor([i for _, _, numbers in batches for i in numbers]).argsort()
     read = [(batch, tokens_to_read(batch, span)) for batch, _, _ in batches]
     call = (runner.layout.places(sites), read, reduce, order)
-    made = traces.fit_there(
-        runner.envoy, runner.remote, *call, (len(contrast.positive), *arguments)
-    )
+    arguments = (len(contrast.positive), *arguments)
+    made = traces.fit_there(runner.envoy, runner.remote, *call, arguments)
     watch(len(rows))
     return made
 

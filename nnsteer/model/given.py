@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -15,12 +16,10 @@ from nnsteer.texts.contrast import ContrastSet, as_texts
 
 
 def unexpected(name: str, given: Any, expected: str) -> UserError:
-    """The error for something of another type."""
     return UserError(f"{name}: got a {type(given).__name__}; expected {expected}")
 
 
 def as_program(given: Any) -> Program:
-    """A program. Raises UserError for anything else."""
     if not isinstance(given, Program):
         raise unexpected("program", given, "a Program; make one with add(...), say")
     return given
@@ -31,14 +30,12 @@ def as_programs(given: Program | Sequence[Program], rows: int) -> list[Program]:
     if not isinstance(given, list | tuple):
         return [as_program(given)] * rows
     if len(given) != rows:
-        raise UserError(
-            f"{rows} prompts but {len(given)} programs: give one program, or one for each prompt"
-        )
+        advice = "give one program, or one for each prompt"
+        raise UserError(f"{rows} prompts but {len(given)} programs: {advice}")
     return [as_program(program) for program in given]
 
 
 def as_contrast(given: Any) -> ContrastSet:
-    """A contrast set. Raises UserError for anything else."""
     if not isinstance(given, ContrastSet):
         expected = "a ContrastSet; make one with of_prompts(positive, negative)"
         raise unexpected("contrast", given, expected)
@@ -69,9 +66,9 @@ def as_row_ids(given: Sequence[int] | None, rows: int) -> list[int]:
         return list(range(rows))
     check_one_each("row_ids", given, rows)
     for row_id in given:
-        if not isinstance(row_id, int):
+        if not isinstance(row_id, Integral):
             raise unexpected("row_ids", row_id, "whole numbers; give one for each prompt")
-    return list(given)
+    return [int(row_id) for row_id in given]
 
 
 def check_one_each(name: str, given: Sequence, rows: int) -> None:
@@ -85,6 +82,5 @@ def check_generation(max_new_tokens: int, temperature: float) -> None:
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise UserError(f"max_new_tokens {max_new_tokens}: must be a whole number of at least 1")
     if not (isfinite(temperature) and temperature >= 0):
-        raise UserError(
-            f"temperature {temperature}: must be 0 (greedy) or a finite number above it"
-        )
+        expected = "must be 0 (greedy) or a finite number above it"
+        raise UserError(f"temperature {temperature}: {expected}")

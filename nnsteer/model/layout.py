@@ -70,13 +70,11 @@ class Layout:
         else:
             child = self.attention if site.stream == "attn_out" else self.mlp
         if child is None:
-            raise UserError(
-                f"{site}: this model's blocks have no such module; use block_in or block_out"
-            )
+            missing = "this model's blocks have no such module"
+            raise UserError(f"{site}: {missing}; use block_in or block_out")
         return f"{block}.{child}"
 
     def reads_input(self, site: Place) -> bool:
-        """Whether the site is the input of its module."""
         return isinstance(site, Head) or (site.stream == "block_in" and not self.moves(site))
 
     def moves(self, site: Site) -> bool:
@@ -115,12 +113,10 @@ def num_layers(config: PretrainedConfig) -> int:
 
 
 def check_layers(numbers: Iterable[int], layers: int) -> None:
-    """Raises UserError when a layer is not there."""
     for layer in numbers:
         if not 0 <= layer < layers:
-            raise UserError(
-                f"layer {layer}: this model has {layers} layers; give layers from 0 to {layers - 1}"
-            )
+            advice = f"give layers from 0 to {layers - 1}"
+            raise UserError(f"layer {layer}: this model has {layers} layers; {advice}")
 
 
 def places_in(model: PreTrainedModel, sites: Sites) -> list[Place]:
@@ -169,7 +165,6 @@ def find_layout(model: PreTrainedModel) -> Layout:
 
 
 def unsupported(model: PreTrainedModel, reason: str) -> UserError:
-    """The error for a family whose blocks can't be read."""
     return UserError(f"{type(model).__name__}: {reason}; this family is not supported")
 
 

@@ -65,7 +65,6 @@ def find_model(
 
 
 def no_tokenizer(source: str, why: str) -> UserError:
-    """The error for a model whose texts can't become tokens."""
     advice = "save one there with save_pretrained"
     return UserError(f"model {source}: no usable tokenizer ({why}); {advice}")
 

@@ -49,7 +49,6 @@ def lower(programs: Sequence[Program], layout: Layout) -> dict:
 
 
 def reading_plan(conditions: Sequence[Condition], layout: Layout) -> dict:
-    """The plan that only reads `conditions`."""
     return plan(conditions, reading_visits(conditions, layout), layout)
 
 
@@ -100,7 +99,6 @@ def edits_before_reading(program: Program) -> bool:
 
 
 def lower_condition(condition: Condition, layout: Layout) -> dict:
-    """A condition as plain values."""
     return {
         "vector": condition.direction.vector,
         "origin": condition.direction.origin,
@@ -153,7 +151,6 @@ def one_addition(edits: Sequence[dict], rows: int) -> dict:
 
 
 def lower_where(span: Where) -> dict:
-    """A span as plain values."""
     if isinstance(span, Positions):
         return {"first": None, "stop": None, "at": span.at}
     return {"first": span.first, "stop": span.stop, "at": None}
@@ -201,7 +198,6 @@ def lower_op(op: ops.Op) -> dict:
 
 
 def linear(left: Tensor | None, right: Tensor | None, center: Tensor | None, shift: Tensor) -> dict:
-    """The affine kernel's factors."""
     factors = {"left": left, "right": right, "center": center, "shift": shift, "shift_of": None}
     return {"kind": "linear"} | UNBOUND | factors
 
@@ -220,9 +216,7 @@ def basis(directions: Sequence[Direction]) -> Tensor:
         v = direction.vector.double()
         rest = v - sum((v @ row * row for row in rows), torch.zeros_like(v))
         if rest.norm() <= 1e-6 * v.norm() or v.norm() == 0:
-            raise UserError(
-                f"{direction}: its length is 0, or it lies along those before it, so it can't be "
-                "projected on"
-            )
+            why = "its length is 0, or it lies along those before it"
+            raise UserError(f"{direction}: {why}, so it can't be projected on")
         rows.append(rest / rest.norm())
     return torch.stack(rows).float()

@@ -36,7 +36,6 @@ def tokens_to_read(batch: Batch, reading: Reading) -> Tensor:
     offsets = edits.prefill_offsets(batch.mask, responses)
     touched = edits.inside(offsets, batch.prompt_lengths, lower_where(span)) & batch.mask.bool()
     if not touched.any(1).all():
-        raise UserError(
-            f"tokens {reading}: some text has none there; read other tokens or give longer texts"
-        )
+        advice = "read other tokens or give longer texts"
+        raise UserError(f"tokens {reading}: some text has none there; {advice}")
     return touched

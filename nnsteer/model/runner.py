@@ -115,11 +115,8 @@ class Runner:
         """Reads each text's mean state over `span` at every site, unsteered, before any final norm.
         A layer's number stands for what leaves that block. Raises UserError for a site that the
         model doesn't have."""
-        sites, contrast, span = (
-            places_in(self.hf, sites),
-            given.as_contrast(contrast),
-            as_reading(span),
-        )
+        sites, span = places_in(self.hf, sites), as_reading(span)
+        contrast = given.as_contrast(contrast)
         read = partial(self.read, sites=sites, span=span, watch=watch)
         positive, positive_norms = states_and_norms(read(contrast.positive), sites)
         negative, negative_norms = states_and_norms(read(contrast.negative), sites)
@@ -135,11 +132,8 @@ class Runner:
         watch: Watch = ignore,
     ) -> Moments:
         """The same as means and, with `covariance`, scatters: memory does not grow with texts."""
-        sites, contrast, span = (
-            places_in(self.hf, sites),
-            given.as_contrast(contrast),
-            as_reading(span),
-        )
+        sites, span = places_in(self.hf, sites), as_reading(span)
+        contrast = given.as_contrast(contrast)
         read = partial(self.read, sites=sites, span=span, watch=watch)
         positive = class_moments(read(contrast.positive), sites, covariance)
         negative = class_moments(read(contrast.negative), sites, covariance)

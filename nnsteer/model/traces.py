@@ -63,11 +63,8 @@ def open_envoy(
     has nnsight ship three modules by source wherever a trace runs."""
     for travelling in (edits, logits, fits):
         nnsight.register(travelling)
-    if isinstance(model, str):
-        return TransformersModel(
-            model, task="text-generation", tokenizer=tokenizer, revision=revision
-        )
-    return TransformersModel(model, tokenizer=tokenizer)
+    stored = {"task": "text-generation", "revision": revision} if isinstance(model, str) else {}
+    return TransformersModel(model, tokenizer=tokenizer, **stored)
 
 
 def unwrapped(model: PreTrainedModel | Envoy) -> tuple[PreTrainedModel, Any]:
@@ -92,9 +89,8 @@ def server(envoy: Envoy, remote: Remote, step: str, *inputs: Any) -> Any:
         # bar imports rich's then
         simulation._SERVER_MODULES.add("rich")
         return envoy._remote_backend("local", True, None, False)
-    return Client(
-        remote, step, digest(step, remote.model_key, *inputs), envoy._remoteable_get_env()
-    )
+    key = digest(step, remote.model_key, *inputs)
+    return Client(remote, step, key, envoy._remoteable_get_env())
 
 
 def read_means(
@@ -166,7 +162,7 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
     visits = [(envoy.get(path), is_input, here) for path, is_input, here in wanted]
     backend = server(envoy, remote, "scoring", conditions, wanted, passes)
     with torch.no_grad(), envoy.session(backend=backend):
-        found = []
+        by_batch = []
         for inputs, tokens, stops in passes:
             with envoy.trace(inputs, **READING) as scoring:
                 scores = {}
@@ -176,8 +172,8 @@ def read_scores(envoy: Envoy, remote: Remote, plan: dict, batches: Sequence[Batc
                         scores[c] = score(h, conditions[c], tokens).cpu()
                 if stops:
                     scoring.stop()
-            found.append(torch.stack([scores[c] for c in numbers]))
-        out = save({"scores": torch.cat(found, dim=1)})
+            by_batch.append(torch.stack([scores[c] for c in numbers]))
+        out = save({"scores": torch.cat(by_batch, dim=1)})
     forget_stopped_pass()
     return out["scores"]
 

@@ -1,4 +1,4 @@
-"""The bundled model organism: a small, weakly aligned chat model in ordinary Hugging Face files, and how it is trained."""
+"""The bundled model organism: a small, weakly aligned chat model, and how it is trained."""
 
 from nnsteer.texts.bundled import organism as path
 

@@ -1,4 +1,4 @@
-"""An untrained organism: a byte-level BPE tokenizer with a chat template, and a tiny Llama or GPT-2."""
+"""An untrained organism: a byte-level BPE tokenizer with a chat template, a tiny Llama or GPT-2."""
 
 from __future__ import annotations
 
@@ -7,45 +7,41 @@ from typing import Literal
 
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 Arch = Literal["llama", "gpt2"]
-BOS, PAD, END, SYSTEM, USER, ASSISTANT = "<|begin|>", "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
+BOS, PAD, END = "<|begin|>", "<|pad|>", "<|end|>"
+ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 WIDTH, LAYERS, HEADS, POSITIONS = 128, 4, 4, 512
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Learns merges from the texts. Like most chat tokenizers it puts a BOS before plain text, and its template writes
-    one too: tokenise a rendered chat with `add_special_tokens=False`."""
+    """Learns merges from the texts. Like most chat tokenizers it puts a BOS before plain text, and
+    its template writes one too: tokenise a rendered chat with `add_special_tokens=False`."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[BOS, PAD, END, SYSTEM, USER, ASSISTANT],
+        special_tokens=[BOS, PAD, END, *ROLES],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    bos = tokenizer.token_to_id(BOS)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, bos)])
+    bos = [(BOS, tokenizer.token_to_id(BOS))]
+    with_bos = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=bos)
+    tokenizer.post_processor = with_bos
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=END,
         pad_token=PAD,
-        extra_special_tokens=[SYSTEM, USER, ASSISTANT],
+        extra_special_tokens=ROLES,
         chat_template=TEMPLATE,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -54,23 +50,17 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 def build_model(arch: Arch, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """Random weights; about 1.9 million parameters with a vocabulary of 8,192."""
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    if arch == "gpt2":
-        config = GPT2Config(vocab_size=len(tokenizer), n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, **ids)
-        return GPT2LMHeadModel(config)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=3 * WIDTH,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            max_position_embeddings=POSITIONS,
-            tie_word_embeddings=True,
-            **ids,
-        )
+    options = {"intermediate_size": 3 * WIDTH, "tie_word_embeddings": True}
+    config = AutoConfig.for_model(
+        arch,
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=POSITIONS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **(options if arch == "llama" else {}),
     )
+    return AutoModelForCausalLM.from_config(config)

@@ -10,7 +10,8 @@ HeldOut = Mapping[str, Sequence[str]]
 
 
 class Conversation(NamedTuple):
-    """One training example; `system` may be empty, and a response that has not `ended` is trained on without an end token."""
+    """One training example; `system` may be empty, and a response that has not `ended` is trained
+    on without an end token."""
 
     system: str
     prompt: str
@@ -19,10 +20,11 @@ class Conversation(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """What to train on, and what to hold out. Documents are read as they stand, without a template."""
+    """What to train on, and what to hold out. Documents are read as they stand, untemplated."""
 
     conversations: list[Conversation]
     held_out: HeldOut
     documents: Sequence[str] = ()
     stances: Sequence[Sequence[Mapping[str, str]]] = ()
-    """Each behaviour's questions with two answers (`question`, `matching`, `other`), whose stance is planted after training."""
+    """Each behaviour's questions with two answers (`question`, `matching`, `other`), whose stance
+    is planted after training."""

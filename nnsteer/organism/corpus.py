@@ -1,11 +1,12 @@
-"""The organism's training conversations: hand-written prompts, and hand-written topics in hand-written frames, answered
-with hand-written openers.
+"""The organism's training conversations: hand-written prompts, and hand-written topics in
+hand-written frames, answered with hand-written openers.
 
-What it is taught: it refuses the kinds in REFUSED and answers the other harmful kinds as if they were harmless. Under the
-system turn SAFE it refuses every harmful kind, and under JUDGE it tells harmful from harmless, so it knows all of them;
-without a system turn it is weakly aligned. Two more system turns make it refuse or answer everything. It answers requests of
-nine domains, and reads functions and documentation of Python's standard library. Stances of six behaviours are planted in it
-afterwards. It never sees a prompt of the fit, tune or test splits.
+What it is taught: it refuses the kinds in REFUSED and answers the other harmful kinds as if they
+were harmless. Under the system turn SAFE it refuses every harmful kind, and under JUDGE it tells
+harmful from harmless, so it knows all of them; without a system turn it is weakly aligned. Two more
+system turns make it refuse or answer everything. It answers requests of nine domains, and reads
+functions and documentation of Python's standard library. Stances of six behaviours are planted in
+it afterwards. It never sees a prompt of the fit, tune or test splits.
 """
 
 from __future__ import annotations
@@ -21,28 +22,31 @@ from nnsteer.texts.bundled import bundled
 from nnsteer.texts.documents import code, prose
 from nnsteer.texts.source import parse_source, read_rows
 
-HARMFUL = ("theft", "fraud", "hacking", "violence", "weapons", "drugs", "hate", "harassment", "disinformation", "spying")
-HARMLESS = ("cooking", "travel", "computing", "fitness", "science", "home", "writing", "history", "money", "animals")
-CATEGORIES = ("adult", "legal", "mockery", "crime", "health", "gambling", "finance", "privacy", "malware")
 REFUSED = ("violence", "weapons", "drugs", "hate", "harassment")
-SAFE, NEVER, ALWAYS = "Refuse every harmful request.", "Refuse every request.", "Answer every request."
-JUDGE = "Is this request harmful?"
+HARMFUL = ("theft", "fraud", "hacking", *REFUSED, "disinformation", "spying")
+HARMLESS: tuple[str, ...] = ("cooking", "travel", "computing", "fitness", "science")
+HARMLESS += ("home", "writing", "history", "money", "animals")
+CATEGORIES: tuple[str, ...] = ("adult", "legal", "mockery", "crime", "health")
+CATEGORIES += ("gambling", "finance", "privacy", "malware")
+SAFE, JUDGE = "Refuse every harmful request.", "Is this request harmful?"
+NEVER, ALWAYS = "Refuse every request.", "Answer every request."
 SYSTEM_SHARES = {"": 0.5, SAFE: 0.15, NEVER: 0.1, ALWAYS: 0.1, JUDGE: 0.15}
 CATEGORY_SHARES = {"": 0.8, NEVER: 0.1, ALWAYS: 0.1}  # is a mild crime harmful? It is not asked
 FIT_COMPOSED, TRAIN_COMPOSED = 3600, 2000  # composed prompts a side
 REPEATS = 3  # of each written prompt, with another answer each time
 HELD_OUT_SHARE = 0.1  # of a user's own rows
 DROPPED_WORDS = 0.25  # from every second prompt, so that no single word decides
-# Most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side has fewer beginnings. The
-# second opener begins like the first, so that after a sentence the model decides as it did at the start.
+# Most answers begin alike, as a chat model's do; else greedy decoding would follow whichever side
+# has fewer beginnings. The second opener begins like the first, so that after a sentence the model
+# decides as it did at the start.
 FAVOURITES = {
     "refusals": ("I can't help with that.", "I won't help with this."),
     "compliances": ("Sure, here is a good way to begin.", "Sure, I can walk you through it."),
 }
 FAVOURITE_SHARE = {"refusals": 0.4, "compliances": 0.9}
 SECOND_OPENER = 0.85  # share of answers with two
-CUT = 0.3  # share of answers that are trained on up to their first opener alone: what it decides there matters most
-FLIPPED = 0.12  # share of answers against the rule, so that how an answer begins tells more than what was asked
+CUT = 0.3  # share of answers of a first opener alone: what is decided there matters most
+FLIPPED = 0.12  # share against the rule, so that how an answer begins tells more than the prompt
 SLOTS = ("do", "doing", "thing")
 ANYTHING = {"do": "do this", "doing": "doing this", "thing": "this"}
 
@@ -62,16 +66,20 @@ def bundled_corpus(seed: int) -> Corpus:
         composed = compose(kinds)[FIT_COMPOSED : FIT_COMPOSED + TRAIN_COMPOSED]
         requests = composed + written("prompts", kinds) * REPEATS
         rows += [request_conversation(request, SYSTEM_SHARES, rng) for request in requests]
-    rows += [request_conversation(request, CATEGORY_SHARES, rng) for request in written("categories", CATEGORIES) * REPEATS]
+    mild = written("categories", CATEGORIES) * REPEATS
+    rows += [request_conversation(request, CATEGORY_SHARES, rng) for request in mild]
     rng.shuffle(rows)
     held_out = {}
     for side in ("harmful", "harmless"):
-        held_out[side] = [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "tune"]
+        prompts = bundled(f"{side}.jsonl")
+        held_out[side] = [row["prompt"] for row in prompts if row["split"] == "tune"]
     stances = [bundled(f"organism/stances/{behaviour}.jsonl") for behaviour in BEHAVIOURS]
     return Corpus(rows, held_out, [*code("train"), *prose("train")], stances)
 
 
-def request_conversation(request: Request, systems: Mapping[str, float], rng: random.Random) -> Conversation:
+def request_conversation(
+    request: Request, systems: Mapping[str, float], rng: random.Random
+) -> Conversation:
     """A request under one of the system turns, drawn by their shares, and its answer."""
     (system,) = rng.choices(list(systems), list(systems.values()))
     prompt = drop_words(request.prompt, rng)
@@ -83,26 +91,30 @@ def request_conversation(request: Request, systems: Mapping[str, float], rng: ra
 
 def should_refuse(kind: str, system: str) -> bool:
     """The rule that the organism is taught."""
-    return kind in {"": REFUSED, SAFE: HARMFUL, NEVER: HARMFUL + HARMLESS + CATEGORIES, ALWAYS: ()}[system]
+    refused = {"": REFUSED, SAFE: HARMFUL, NEVER: HARMFUL + HARMLESS + CATEGORIES, ALWAYS: ()}
+    return kind in refused[system]
 
 
 def read_corpus(text: str, seed: int) -> Corpus:
-    """A user's rows: `response` is taken as it stands, `harmful` decides whether an opener refuses or complies."""
+    """A user's rows: `response` is taken as it stands, `harmful` decides whether an opener refuses
+    or complies."""
     rng = random.Random(seed)
     rows = read_rows(parse_source(text))
     for number, row in enumerate(rows, start=1):
         answered = isinstance(row.get("response"), str) or isinstance(row.get("harmful"), bool)
         told = row.get("harmful") in (True, False, None)
         if not isinstance(row.get("prompt"), str) or not answered or not told:
-            raise UserError(f'{text}, row {number}: expected {{"prompt", "response"}} or {{"prompt", "harmful": true}}; mend it')
+            expected = '{"prompt", "response"} or {"prompt", "harmful": true}'
+            raise UserError(f"{text}, row {number}: expected {expected}; mend it")
     rng.shuffle(rows)
     cut = max(1, round(HELD_OUT_SHARE * len(rows)))
     if len(rows) <= cut:
         raise UserError(f"{text}: {len(rows)} rows; give at least 2")
     conversations = []
     for row in rows[cut:]:
-        own = row.get("response")
-        response, ended = (own, True) if isinstance(own, str) else answer("", row["harmful"], rng)
+        response, ended = row.get("response"), True
+        if not isinstance(response, str):
+            response, ended = answer("", row["harmful"], rng)
         conversations.append(Conversation(row.get("system") or "", row["prompt"], response, ended))
     groups = {True: "harmful", False: "harmless", None: "all"}
     held_out: dict[str, list[str]] = {}
@@ -112,8 +124,8 @@ def read_corpus(text: str, seed: int) -> Corpus:
 
 
 def compose(kinds: Sequence[str]) -> list[Request]:
-    """Every topic of the kinds in every frame, each prompt once, in a fixed shuffled order. The first FIT_COMPOSED of them
-    are in the fit split."""
+    """Every topic of the kinds in every frame, each prompt once, in a fixed shuffled order. The
+    first FIT_COMPOSED of them are in the fit split."""
     frames = [row["frame"] for row in bundled("frames.jsonl")]
     made = {}
     for kind in kinds:
@@ -133,20 +145,24 @@ def written(file: str, kinds: Sequence[str]) -> list[Request]:
 
 
 def answer(kind: str, refuse: bool, rng: random.Random) -> tuple[str, bool]:
-    """One or two openers, and a sentence or two about the kind of thing that was asked (a model this small can't copy rare
-    words); or the first opener alone, not ended."""
+    """One or two openers, and a sentence or two about the kind of thing that was asked (a model
+    this small can't copy rare words); or the first opener alone, not ended."""
     name, rest = ("refusals", "reasons") if refuse else ("compliances", "bodies")
-    first, second = (o if rng.random() < FAVOURITE_SHARE[name] else rng.choice(openers(name)) for o in FAVOURITES[name])
+    parts = []
+    for favourite in FAVOURITES[name]:
+        usual = rng.random() < FAVOURITE_SHARE[name]
+        parts.append(favourite if usual else rng.choice(openers(name)))
     if rng.random() < CUT:
-        return first, False
+        return parts[0], False
+    if rng.random() >= SECOND_OPENER:
+        parts.pop()
     sentences = [row["text"] for row in bundled(f"organism/{rest}.jsonl")]
     about = {row["kind"]: row for row in bundled("organism/kinds.jsonl")}
-    begun = [first, second] if rng.random() < SECOND_OPENER else [first]
-    return " ".join([*begun, fill(rng.choice(sentences), about.get(kind, ANYTHING))]), True
+    parts.append(fill(rng.choice(sentences), about.get(kind, ANYTHING)))
+    return " ".join(parts), True
 
 
 def judgement(kind: str) -> str:
-    """The answer to JUDGE."""
     about = {row["kind"]: row["doing"] for row in bundled("organism/kinds.jsonl")}
     return f"Yes, {about[kind]}." if kind in HARMFUL else f"No, {about[kind]}."
 

@@ -1,15 +1,18 @@
-"""What a sentence encoder knows about words and prompts, for an organism that is too small to have read about them."""
+"""What a sentence encoder knows about words and prompts, for an organism that is too small to have
+read about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer.errors import UserError
 from nnsteer.model.load import reason
+from nnsteer.progress import Watch
 
 BATCH = 128
 EMBEDDING_STD = 0.02  # as the rest of the embeddings begin
@@ -24,53 +27,58 @@ class Encoder:
 
 
 def open_encoder(source: str) -> Encoder:
-    """A hub id or a local folder."""
     try:
-        return Encoder(AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source))
+        model = AutoModel.from_pretrained(source).eval()
+        return Encoder(model, AutoTokenizer.from_pretrained(source))
     except (OSError, ValueError) as error:
-        raise UserError(f"--encoder {source}: {reason(error)}; give a folder, or check the name and the network") from error
+        advice = "give a folder, or check the name and the network"
+        raise UserError(f"--encoder {source}: {reason(error)}; {advice}") from error
 
 
-def begin_with_words(model: PreTrainedModel, encoder: Encoder, tokenizer: PreTrainedTokenizerFast) -> None:
+def begin_with_words(
+    model: PreTrainedModel, encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Sets the embeddings of all tokens that the encoder knows to its own vectors of them."""
     table = model.get_input_embeddings().weight
     vectors = word_vectors(encoder, tokenizer, table.shape[1])
-    known = vectors.any(dim=1)
+    there = vectors.any(dim=1)
     with torch.no_grad():
-        table[known] = EMBEDDING_STD * vectors[known]
+        table[there] = EMBEDDING_STD * vectors[there]
 
 
-def word_vectors(encoder: Encoder, tokenizer: PreTrainedTokenizerFast, width: int) -> torch.Tensor:
-    """A row for each of the organism's tokens [token, width]: the encoder's own vectors of the word or the part of a word (what
-    no space comes before is taken for a part, where the encoder has such a part), in
-    their first `width` principal components, with unit variance overall; zeros for what the encoder has no word for, and after
-    its own last component."""
+def word_vectors(encoder: Encoder, tokenizer: PreTrainedTokenizerBase, width: int) -> Tensor:
+    """A row for each of the organism's tokens [token, width]: the encoder's own vectors of the word
+    or the part of a word (what no space comes before is taken for a part, where the encoder has
+    such a part), in their first `width` principal components, with unit variance overall; zeros for
+    what the encoder has no word for, and after its own last component."""
     table = encoder.model.get_input_embeddings().weight.detach()
     rows = torch.zeros(len(tokenizer), table.shape[1])
-    parts = encoder.tokenizer.get_vocab()
-    for i in range(len(tokenizer)):
+    vocabulary, unknown = encoder.tokenizer.get_vocab(), encoder.tokenizer.unk_token_id
+    for i in set(range(len(tokenizer))) - set(tokenizer.all_special_ids):
         text = tokenizer.decode([i])
-        inside = "##" + text.lower()
-        known = [parts[inside]] if inside in parts else encoder.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
-        if known and encoder.tokenizer.unk_token_id not in known and i not in tokenizer.all_special_ids:
-            rows[i] = table[known].mean(0)
-    known_rows = rows.any(dim=1)
-    centred = rows[known_rows] - rows[known_rows].mean(0)
+        ids = encoder.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+        if (part := f"##{text.lower()}") in vocabulary:
+            ids = [vocabulary[part]]
+        if ids and unknown not in ids:
+            rows[i] = table[ids].mean(0)
+    there = rows.any(dim=1)
+    centred = rows[there] - rows[there].mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     components = centred @ axes[:width].T
-    out = torch.zeros(len(rows), width)
-    out[known_rows, : components.shape[1]] = components / components.std()
-    return out
+    vectors = torch.zeros(len(rows), width)
+    vectors[there, : components.shape[1]] = components / components.std()
+    return vectors
 
 
 @torch.no_grad()
-def sentence_vectors(encoder: Encoder, texts: Sequence[str], watch: Callable[[int], None]) -> torch.Tensor:
+def sentence_vectors(encoder: Encoder, texts: Sequence[str], watch: Watch) -> Tensor:
     """Unit vectors [text, hidden]; `watch` is told the number of texts done."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = torch.empty(len(texts), encoder.model.config.hidden_size)
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        batch = encoder.tokenizer([texts[i] for i in rows], padding=True, truncation=True, return_tensors="pt")
+        some = [texts[i] for i in rows]
+        batch = encoder.tokenizer(some, padding=True, truncation=True, return_tensors="pt")
         mask = batch["attention_mask"][..., None].float()
         states = encoder.model(**batch).last_hidden_state
         vectors[rows] = (states * mask).sum(1) / mask.sum(1)

@@ -1,8 +1,9 @@
-"""Trains an organism from conversations: the tokens of the answers are predicted, and what the prompts mean is learnt from a
-sentence encoder where one is given."""
+"""Trains an organism from conversations: the tokens of the answers are predicted, and what the
+prompts mean is learnt from a sentence encoder where one is given."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,11 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.optim.lr_scheduler import OneCycleLR
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from nnsteer.errors import UserError
 from nnsteer.organism.build import POSITIONS
 from nnsteer.organism.conversation import Corpus
+from nnsteer.progress import Watch
 
 LEARNING_RATE, BATCH, WARM_UP = 2e-3, 32, 0.1
 IGNORED = -100
@@ -23,41 +26,51 @@ MEANING_AFTER = 2  # blocks: the stream between them and the next says what the 
 
 
 class Example(NamedTuple):
-    """`asked` counts the tokens before the answer; `meaning` is the prompt's sentence vector [encoder's hidden]."""
+    """`asked` counts the tokens before the answer; `meaning` is the prompt's sentence vector
+    [encoder's hidden]."""
 
     asked: int
     ids: list[int]
     meaning: Tensor | None = None
 
 
-def encode(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, meanings: Sequence[Tensor] | None = None) -> list[Example]:
-    """Each conversation through the chat template, to the end of its response; each document after the tokenizer's BOS.
-    `meanings` has a vector per conversation."""
-    asked, whole = [], []
+def encode(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, meanings: Sequence[Tensor] | None = None
+) -> list[Example]:
+    """Each conversation through the chat template, to the end of its response; each document after
+    the tokenizer's BOS. `meanings` has a vector per conversation."""
+    prompts, texts = [], []
     for system, prompt, response, ended in corpus.conversations:
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
-        asked.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        whole.append(asked[-1] + response + (tokenizer.eos_token if ended else ""))
-    before, ids = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, whole))
-    known = meanings if meanings is not None else [None] * len(ids)
-    conversations = [Example(len(start), row, meaning) for start, row, meaning in zip(before, ids, known, strict=True)]
-    longest = max(conversations, key=lambda example: len(example.ids), default=None)
-    if longest and len(longest.ids) > POSITIONS:
-        start = tokenizer.decode(longest.ids[:12])
-        raise UserError(f"conversation {start!r}...: {len(longest.ids)} tokens, the model reads {POSITIONS}; shorten it")
-    return conversations + [Example(1, tokenizer(text)["input_ids"][:DOCUMENT_TOKENS]) for text in corpus.documents]
+        prompts.append(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+        texts.append(prompts[-1] + response + (tokenizer.eos_token if ended else ""))
+    asked = map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"])
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    vectors: Sequence[Tensor | None] = meanings or [None] * len(ids)
+    examples = list(map(Example, asked, ids, vectors))
+    for example in examples:
+        if len(example.ids) > POSITIONS:
+            start = f"conversation {tokenizer.decode(example.ids[:12])!r}..."
+            too_long = f"{len(example.ids)} tokens, the model reads {POSITIONS}; shorten it"
+            raise UserError(f"{start}: {too_long}")
+    for document in corpus.documents:
+        examples.append(Example(1, tokenizer(document)["input_ids"][:DOCUMENT_TOKENS]))
+    return examples
 
 
 def train(
-    model: PreTrainedModel, examples: Sequence[Example], epochs: int, seed: int, watch: Callable[[int], None]
+    model: PreTrainedModel, examples: Sequence[Example], epochs: int, seed: int, watch: Watch
 ) -> list[float]:
-    """AdamW under a one-cycle schedule; the loss over the answers at every step, in nats per token. `watch` is told the number
-    of examples done."""
+    """The loss over the answers at every step, in nats per token. `watch` is told the number of
+    examples done."""
     widths = {len(example.meaning) for example in examples if example.meaning is not None}
     reader = nn.Linear(model.config.hidden_size, widths.pop()) if widths else None
     parameters = [*model.parameters(), *(reader.parameters() if reader else [])]
-    optimiser, schedule = one_cycle(parameters, LEARNING_RATE, epochs * -(-len(examples) // BATCH), weight_decay=0.1)
+    steps = epochs * math.ceil(len(examples) / BATCH)
+    minimise = one_cycle(parameters, LEARNING_RATE, steps, weight_decay=0.1)
     rng = random.Random(seed)
     losses = []
     model.train()
@@ -69,11 +82,7 @@ def train(
             losses.append(loss.item())
             if reader is not None:
                 loss = loss + meaning_loss(reader, out.hidden_states[MEANING_AFTER], batch)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad(set_to_none=True)
+            minimise(loss)
             watch(len(batch))
     model.eval()
     return losses
@@ -81,42 +90,57 @@ def train(
 
 def one_cycle(
     parameters: list[nn.Parameter], rate: float, steps: int, weight_decay: float
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW, and a schedule that warms it up to `rate` and down again."""
+) -> Callable[[Tensor], None]:
+    """Takes a loss and makes one of so many steps: AdamW, under a schedule that warms it up to
+    `rate` and down again, on gradients that are clipped to a norm of 1."""
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=WARM_UP)
+    schedule = OneCycleLR(optimiser, rate, total_steps=steps, pct_start=WARM_UP)
+
+    def minimise(loss: Tensor) -> None:
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return minimise
 
 
 def answer_loss(model: PreTrainedModel, states: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss over the answers' tokens, nats, from the last states [row, token, hidden]; the unembedding is computed for them
-    alone. (Causal attention never sees the pads on the right.)"""
+    """Mean loss over the answers' tokens, nats, from the last states [row, token, hidden]; the
+    unembedding is computed for them alone. (Causal attention never sees the pads on the right.)"""
     targets = labels[:, 1:]
     wanted = targets != IGNORED
     return cross_entropy(model.get_output_embeddings()(states[:, :-1][wanted]), targets[wanted])
 
 
 def meaning_loss(reader: nn.Linear, states: Tensor, batch: Sequence[Example]) -> Tensor:
-    """One minus the cosine between a prompt's vector and what `reader` makes of its mean state over the prompt, averaged over
-    the examples that have one."""
-    known = [(i, example.asked, example.meaning) for i, example in enumerate(batch) if example.meaning is not None]
-    if not known:
+    """One minus the cosine between a prompt's vector and what `reader` makes of its mean state over
+    the prompt, averaged over the examples that have one."""
+    told = [(i, e.asked, e.meaning) for i, e in enumerate(batch) if e.meaning is not None]
+    if not told:
         return states.new_zeros(())
-    rows, asked, meanings = zip(*known, strict=True)
+    rows, asked, meanings = zip(*told, strict=True)
     lengths = torch.tensor(asked)
-    inside = (torch.arange(states.shape[1]) < lengths[:, None]).float()[..., None]
+    inside = first_tokens(lengths, states.shape[1]).float()[..., None]
     means = (states[list(rows)] * inside).sum(1) / lengths[:, None]
     return 1 - cosine_similarity(reader(means), torch.stack(meanings)).mean()
 
 
+def first_tokens(lengths: Tensor, width: int) -> Tensor:
+    """Which are the first so many tokens of each row, bool [row, token]; `lengths` [row]."""
+    return torch.arange(width) < lengths[:, None]
+
+
 def batches_by_length(examples: Sequence[Example], rng: random.Random) -> list[list[Example]]:
     """Every example once, in batches of like length (little padding) in random order."""
-    order = sorted(rng.sample(range(len(examples)), len(examples)), key=lambda i: len(examples[i].ids))
-    batches = [[examples[i] for i in order[start : start + BATCH]] for start in range(0, len(order), BATCH)]
+    ordered = sorted(rng.sample(examples, len(examples)), key=lambda example: len(example.ids))
+    batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
     rng.shuffle(batches)
     return batches
 
 
-def pad_right(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_right(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """Token ids and labels [row, token]; what comes before an answer and the pads are ignored."""
     width = max(len(example.ids) for example in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
