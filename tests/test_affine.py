@@ -19,10 +19,10 @@ from nnsteer.measure.kinds import OfAnswers
 from nnsteer.measure.named import PLAIN
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_programs
-from nnsteer.recipes.affine import arditi, refused
-from nnsteer.recipes.affine import Config, main
+from nnsteer.recipes.affine import Config, arditi, main, refused
 from nnsteer.recipes.affine.arditi import Trial, choose
-from nnsteer.recipes.affine.methods import DRAWS, cells_of
+from nnsteer.recipes.affine.methods import DRAWS, load
+from nnsteer.study.rows import read_rows
 from nnsteer.texts.contrast import of_prompts
 from nnsteer.texts.refusal import load_requests
 
@@ -66,9 +66,29 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+SETS = ("harmful test", "harmless test")
+
+
+def rows_of(out, sets=SETS):
+    """The rows of the test split, or of other sets; and their methods and alphas, by variant."""
+    variants = json.loads((out / "variants.json").read_text())
+    axes = {name: (at["method"], at["alpha"]) for name, at in variants.items()}
+    return read_rows(Folder(out), sets), axes
+
+
+def position(row):
+    """Where a row stands."""
+    return row.variant, row.set, row.prompt, row.sample
+
+
+def is_refused(row):
+    return row.values["refusal"] == 1 and not row.values["broken"]
+
+
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
-    tables = ["config.json", "layer.json", "seconds.json", "summary.json", "layer_rows.jsonl", "rows.jsonl"]
+    tables = ["config.json", "layer.json", "seconds.json", "summary.json", "rows.jsonl", "completions.jsonl"]
+    tables += ["variants.json", "programs.json", "prompts.json"]
     pictures = ["standardisation", "layer", *(f"refusal-{method.replace('_', '-')}" for method in METHODS)]
     figures = [f"figures/{name}.{kind}" for name in pictures for kind in ("png", "pdf")]
     assert names == {*tables, *figures, "report.html", "directions.safetensors", "programs.safetensors"}
@@ -77,31 +97,32 @@ def test_the_folder_holds_everything(done):
 
 
 def test_every_cell_has_its_rows_and_the_summary_follows_from_them(done):
-    rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
+    (rows, axes), summary = rows_of(done), json.loads((done / "summary.json").read_text())
     assert list(summary["methods"]) == list(METHODS) == list(summary["standardisation"])
     assert len(rows) == (len(METHODS) * len(ALPHAS) + 1) * 2 * 2 * 2
     for method in METHODS:
         for alpha in ALPHAS:
-            own = [row for row in rows if (row["method"], row["alpha"]) == (method, alpha)]
+            own = [row for row in rows if axes[row.variant] == (method, alpha)]
             cell = summary["methods"][method][str(alpha)]
-            assert cell["coherence"] == pytest.approx(1 - sum(row["broken"] for row in own) / 8)
+            assert cell["coherence"] == pytest.approx(1 - sum(row.values["broken"] for row in own) / 8)
             for side in ("harmful", "harmless"):
-                shares = [row["refused"] for row in own if row["side"] == side]
+                shares = [is_refused(row) for row in own if row.set == f"{side} test"]
                 assert len(shares) == 4 and cell[side]["n"] == 2
                 assert cell[side]["rate"] == pytest.approx(sum(shares) / 4)
                 assert cell[side]["low"] <= cell[side]["rate"] <= cell[side]["high"]
                 assert cell[side]["q25"] <= cell[side]["rate"] <= cell[side]["q75"]
         score = summary["standardisation"][method]
         assert 0 <= score["low"] <= score["score"] <= score["high"] <= 1 and score["n"] == 4
-    assert {row["refused"] for row in rows} == {True, False}
-    assert all(row["refused"] == (len(row["completion"]) % 2 == 1 and not row["broken"]) for row in rows)
+    assert {is_refused(row) for row in rows} == {True, False}
+    assert all(row.values["refusal"] == len(row.completion) % 2 for row in rows)
+    assert {row.values["broken"] for row in rows} <= {0.0, 1.0}
     assert set(summary["seconds"]) == {"layer", "fit", "test"}
 
 
 def test_cells_of_the_same_program_share_answers_and_samples_differ(done):
-    rows = lines(done / "rows.jsonl")
-    texts = {(r["method"], r["alpha"], r["prompt"], r["sample"]): r["completion"] for r in rows}
-    prompts = {row["prompt"] for row in rows}
+    rows, axes = rows_of(done)
+    texts = {(*axes[row.variant], row.prompt, row.sample): row.completion for row in rows}
+    prompts = {row.prompt for row in rows}
     for prompt in prompts:
         for sample in (0, 1):
             assert len({texts["ablate", alpha, prompt, sample] for alpha in ALPHAS}) == 1
@@ -113,22 +134,28 @@ def test_cells_of_the_same_program_share_answers_and_samples_differ(done):
 
 def test_saved_programs_repeat_the_rows(done, config):
     """With another batch size; the control's draws go round the prompts."""
-    cells = {(cell.method, cell.alpha): cell for cell in cells_of(load_programs(done / "programs.safetensors"))}
-    assert len(cells["random", 1.0].programs) == DRAWS
-    runner, rows = Runner.open(find_model(config.model), batch_size=3), lines(done / "rows.jsonl")
-    for key in (("ace", 1.0), ("random", 1.0), ("leace", 0.0)):
-        own = [row for row in rows if (row["method"], row["alpha"]) == key]
-        programs = [cells[key].programs[i // 2 % len(cells[key].programs)] for i in range(len(own))]
-        again = runner.generate([r["prompt"] for r in own], programs, config.max_new_tokens, config.temperature, config.seed)
-        assert [c.text for c in again] == [row["completion"] for row in own]
+    variants = {variant.name: variant for variant in load(Folder(done))}
+    assert len(variants["random 1.0"].programs) == DRAWS
+    runner, rows = Runner.open(find_model(config.model), batch_size=3), rows_of(done)[0]
+    given = json.loads((done / "prompts.json").read_text())
+    prompts = [(name, prompt) for name in SETS for prompt in given[name]]
+    for name in ("ace 1.0", "random 1.0", "leace 0.0"):
+        own = [row for row in rows if row.variant == name]
+        own.sort(key=lambda row: (prompts.index((row.set, row.prompt)), row.sample))
+        programs = [variants[name].programs[i // 2 % len(variants[name].programs)] for i in range(len(own))]
+        again = runner.generate(
+            [row.prompt for row in own], programs, config.max_new_tokens, config.temperature, config.seed
+        )
+        assert [c.text for c in again] == [row.completion for row in own]
 
 
 def test_the_layer_is_the_one_with_the_best_score_on_tune_prompts(done, config):
-    layer, rows = json.loads((done / "layer.json").read_text()), lines(done / "layer_rows.jsonl")
+    layer, (rows, axes) = json.loads((done / "layer.json").read_text()), rows_of(done, ("harmful tune", "harmless tune"))
     assert set(layer["trials"]) == {"block_out[1]", "block_out[2]"}
     assert layer["trials"][layer["chosen"]]["score"] == max(trial["score"] for trial in layer["trials"].values())
-    test = {row["prompt"] for row in lines(done / "rows.jsonl")}
-    assert len(rows) == 2 * 3 * 2 * 2 and not test & {row["prompt"] for row in rows}
+    assert {axes[row.variant] for row in rows} == {(site, alpha) for site in layer["trials"] for alpha in ALPHAS}
+    test = {row.prompt for row in rows_of(done)[0]}
+    assert len(rows) == 2 * 3 * 2 * 2 and not test & {row.prompt for row in rows}
 
 
 def test_the_page_stands_alone_and_holds_the_answers(done):
@@ -140,20 +167,36 @@ def test_the_page_stands_alone_and_holds_the_answers(done):
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
-    """Killed in the middle of a line, in the eighth cell: that cell is drawn again, and the same; no other is."""
+    """Killed in the middle of an answer's line, with values of the answers before it: what is missing is drawn again, and the
+    same, each distinct answer once; no other is, and nothing is read or fitted again."""
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
-    before = lines(out / "rows.jsonl")
-    cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
-    (out / "rows.jsonl").write_bytes(b"".join(cut[:60]) + cut[60][:25])
+    before, (rows, _) = lines(out / "completions.jsonl"), rows_of(done)
+    cut = (out / "completions.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "completions.jsonl").write_bytes(b"".join(cut[:100]) + cut[100][:25])
+    kept = {line["key"] for line in before[:100]}
+
+    def place(line):
+        return line["variant"], line["set"], line["prompt"], line["sample"]
+
+    there = {place(line) for line in before[:100]}
+    values = [line for line in lines(out / "rows.jsonl") if place(line) in there]
+    (out / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in values))
     (out / "summary.json").unlink()
     asked = []
     generate = Runner.generate
-    monkeypatch.setattr(Runner, "generate", lambda self, prompts, *a: asked.append(len(prompts)) or generate(self, prompts, *a))
+
+    def counted(self, prompts, *args, **named):
+        asked.append(len(prompts))
+        return generate(self, prompts, *args, **named)
+
+    monkeypatch.setattr(Runner, "generate", counted)
+    monkeypatch.setattr(Runner, "moments", None)
     main(replace(config, out=out, batch_size=5))
-    cells = {(row["method"], row["alpha"]) for row in before[56:]}
-    assert asked == [8] * len(cells - {("ablate", 0.5), ("ablate", 1.0), ("quadratic", 0.5)})
-    assert lines(out / "rows.jsonl") == before
+    assert sum(asked) == len({line["key"] for line in before} - kept) > 0 and max(asked) <= 5
+    assert sorted(lines(out / "completions.jsonl"), key=place) == sorted(before, key=place)
+    again = rows_of(out)[0]
+    assert {position(row): row for row in again} == {position(row): row for row in rows} and len(again) == len(rows)
     old, new = (json.loads((path / "summary.json").read_text()) for path in (done, out))
     assert old["methods"] == new["methods"] and old["standardisation"] == new["standardisation"]
 
@@ -178,14 +221,14 @@ def test_texts_are_kept_by_what_the_model_does(tmp_path, monkeypatch):
         return torch.tensor([[0.1, 0.9] if prompt.endswith("!") else [0.9, 0.1] for prompt in prompts]).log()
 
     monkeypatch.setattr(refused, "next_logs", next_logs)
-    found = refused.refused(Folder(tmp_path), None, of_prompts(harmful, harmless), [1])
+    found = refused.as_expected(Folder(tmp_path), None, of_prompts(harmful, harmless), [1])
     assert [t.prompt for t in found.positive] == harmful[:5] and [t.prompt for t in found.negative] == harmless[4:]
     monkeypatch.setattr(refused, "next_logs", None)
-    assert refused.refused(Folder(tmp_path), None, of_prompts(harmful, harmless), [1]) == found
+    assert refused.as_expected(Folder(tmp_path), None, of_prompts(harmful, harmless), [1]) == found
     (tmp_path / "refused.json").unlink()
     monkeypatch.setattr(refused, "next_logs", next_logs)
     with pytest.raises(UserError, match="the model refuses 2 of 4 harmful fit prompts and answers 2 of 4 harmless ones, too few"):
-        refused.refused(Folder(tmp_path), None, of_prompts(harmful[5:], harmless[2:6]), [1])
+        refused.as_expected(Folder(tmp_path), None, of_prompts(harmful[5:], harmless[2:6]), [1])
 
 
 def test_refusal_tokens_begin_more_refusals_than_compliances(runner):
@@ -236,8 +279,9 @@ def test_a_run_with_the_selection_of_arditi(config, tmp_path, monkeypatch):
 def test_the_simulated_server_gives_the_same_rows(done, config, tmp_path):
     small = replace(config, methods=("ace",), out=tmp_path / "there", remote="local")
     main(small)
-    local = [row for row in lines(done / "rows.jsonl") if row["method"] in ("unsteered", "ace")]
-    assert lines(small.out / "rows.jsonl") == local
+    (rows, axes), (there, _) = rows_of(done), rows_of(small.out)
+    local = [row for row in rows if axes[row.variant][0] in ("unsteered", "ace")]
+    assert {position(row): row for row in there} == {position(row): row for row in local} and len(there) == len(local)
 
 
 @pytest.mark.parametrize(

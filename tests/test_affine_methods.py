@@ -17,7 +17,8 @@ from nnsteer.program.op import Add, Affine
 from nnsteer.program.program import Program, Step
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last
-from nnsteer.recipes.affine.methods import DRAWS, METHODS, cells, cells_of, named
+from nnsteer.folder import Folder
+from nnsteer.recipes.affine.methods import DRAWS, METHODS, UNSTEERED, load, save, variants_at
 from nnsteer.recipes.affine.places import Fitted, read_at
 from nnsteer.texts.contrast import Text, of_prompts
 
@@ -41,8 +42,8 @@ def r(found):
 
 def of(method, found, alpha, steered="both"):
     """A program as the recipe makes it."""
-    (cell,) = cells([method], "layer", found, [alpha], steered)
-    return cell.programs[0]
+    (variant,) = variants_at("layer", found, [method], [alpha], steered)
+    return variant.programs[0]
 
 
 def same(runner, a, b, atol=2e-4):
@@ -194,9 +195,9 @@ def test_A11_residual_sites_are_hooks_on_both_halves_of_every_block(runner):
     finally:
         for handle in handles:
             handle.remove()
-    (cell,) = cells(["ace"], "residual", found, [0.6], "both")
-    assert cell.method == "ace residual"
-    for got, row in zip(runner.logits(MIXED, cell.programs[0]), want, strict=True):
+    (variant,) = variants_at("residual", found, ["ace"], [0.6], "both")
+    assert variant.axes == {"method": "ace residual", "alpha": 0.6}
+    for got, row in zip(runner.logits(MIXED, variant.programs[0]), want, strict=True):
         torch.testing.assert_close(got[0], row, atol=5e-4, rtol=0)
 
 
@@ -235,10 +236,10 @@ def test_the_editors_leave_the_classes_where_their_names_say(found):
 
 
 def test_the_control_is_ace_along_random_directions_of_the_same_length(found, r):
-    (cell,) = cells(["random"], "layer", found, [0.3], "both")
-    assert len(set(cell.programs)) == DRAWS
-    for one in cell.programs:
-        (step,) = one.steps
+    (variant,) = variants_at("layer", found, ["random"], [0.3], "both")
+    assert len(set(variant.programs)) == DRAWS
+    for program in variant.programs:
+        (step,) = program.steps
         assert isinstance(step.op, Affine) and step.op.alpha == 0.3 and torch.equal(step.op.direction.origin, r.origin)
         assert step.op.direction.vector.norm().item() == pytest.approx(r.vector.norm().item(), rel=1e-5)
 
@@ -288,8 +289,9 @@ def last_state(runner, module, prompt):
     return kept[0][0, -1]
 
 
-def test_cells_survive_their_names_and_every_method_has_its_own_programs(found):
-    made = cells(list(METHODS), "layer", found, [0.25, 1.0], "both")
-    assert cells_of(named(made)) == made
-    assert len({c.programs for c in made if c.alpha == 1.0}) == len(METHODS)
+def test_variants_survive_being_saved_and_every_method_has_its_own_programs(found, tmp_path):
+    made = [UNSTEERED, *variants_at("layer", found, METHODS, [0.25, 1.0], "both")]
+    save(Folder(tmp_path), made)
+    assert load(Folder(tmp_path)) == made
+    assert len({v.programs for v in made if v.axes["alpha"] == 1.0}) == len(METHODS)
     assert Step(Add(found.directions[SITE], 0.25), SITE) in of("add", found, 0.25).steps

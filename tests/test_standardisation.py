@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nnsteer.errors import UserError
-from nnsteer.measure.sampled import Row
-from nnsteer.measure.standardisation import Curve, curve, score, standardisation
+from nnsteer.measure.standardisation import Curve, by_method, curve, score, standardisation
+from nnsteer.study.rows import Row
 
 ALPHAS = (0.0, 0.5, 1.0)
 
@@ -83,15 +83,18 @@ def test_0_and_1_must_be_among_the_alphas():
 
 def test_curves_are_shares_of_each_prompts_judged_samples():
     def row(prompt, alpha, sample, refused, broken=False, side="harmful"):
-        return Row("ace", alpha, side, "", prompt, sample, "", refused, broken)
+        return Row(f"ace {alpha}", side, "", prompt, sample, {"refusal": refused, "broken": float(broken)})
 
     rows = [
-        row("p", 0.0, 0, False), row("p", 0.0, 1, False, broken=True), row("p", 1.0, 0, True), row("p", 1.0, 1, None),
-        row("q", 0.0, 0, True), row("q", 1.0, 0, True), row("q", 1.0, 1, False),
-        row("failed", 0.0, 0, False), row("failed", 1.0, 0, None),
-        row("other", 0.0, 0, True, side="harmless"),
+        row("p", 0.0, 0, 0.0), row("p", 0.0, 1, 1.0, broken=True), row("p", 1.0, 0, 1.0), row("p", 1.0, 1, None),
+        row("q", 0.0, 0, 1.0), row("q", 1.0, 0, 1.0), row("q", 1.0, 1, 0.0),
+        row("failed", 0.0, 0, 0.0), row("failed", 1.0, 0, None),
+        row("other", 0.0, 0, 1.0, side="harmless"), row("other", 1.0, 0, 1.0, side="harmless"),
     ]  # fmt: skip
-    found = curve(rows, "harmful", (0.0, 1.0))
+    axes = {f"ace {alpha}": {"method": "ace", "alpha": alpha} for alpha in (0.0, 0.5, 1.0)}
+    answers = by_method(rows, axes)
+    assert {method: list(cells) for method, cells in answers.items()} == {"ace": [0.0, 1.0]}
+    found = curve(answers["ace"], "harmful")
     assert found.refused.tolist() == [[0.0, 1.0], [1.0, 0.5]]
     assert found.answered.tolist() == [0.5, 0.0]
 
