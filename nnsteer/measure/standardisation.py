@@ -3,8 +3,8 @@ was asked.
 
 The score is agreement x ends. Agreement: 1 minus the area between the two sides' curves of refusal
 against alpha, from 0 to 1. Ends: the mean over both sides of what is answered (neither refused nor
-broken) at alpha 0 and refused at alpha 1. It is 1 only where both curves are one and run from 0 to 1;
-curves that ignore alpha have at most 1/2, broken text has 0.
+broken) at alpha 0 and refused at alpha 1. It is 1 only where both curves are one and run from 0
+to 1; curves that ignore alpha have at most 1/2, broken text has 0.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def check_alphas(alphas: Iterable[float]) -> None:
     if not {0.0, 1.0} <= {*alphas}:
         given = ", ".join(f"{alpha:g}" for alpha in alphas)
         raise UserError(
-            f"--alphas {given}: 0 and 1 must be among them, the standardisation score is taken there"
+            f"--alphas {given}: 0 and 1 must be among them, "
+            "the standardisation score is taken there"
         )
 
 

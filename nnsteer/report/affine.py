@@ -1,9 +1,10 @@
-"""What an ACE run found: its rows to curves and standardisation scores, tables, figures and a page."""
+"""What an ACE run found: its rows to curves and standardisation scores, tables, figures, a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from math import isnan
 from statistics import fmean
 
 import numpy as np
@@ -51,32 +52,24 @@ RAW = (
     "completions.jsonl",
 )
 ABOUT = (
-    "Method: ACE, Refusal in LLMs is an Affine Function, beside the ways to steer that it is compared "
-    "with. The direction, the mean on the positive side of the contrast texts minus that on the "
-    "negative, was read at {chosen}."
+    "Method: ACE, Refusal in LLMs is an Affine Function, beside the ways to steer that it is "
+    "compared with. The direction, the mean on the positive side of the contrast texts minus that "
+    "on the negative, was read at {chosen}."
 )
 SCORES = "Standardisation scores, with 95 % intervals over prompts. Grey: a random direction."
 CURVES = (
-    "refusal of harmful and of harmless test prompts against alpha: the mean over prompts, and as a "
-    "band {band}. Dashed: the other side's mean. Dotted: broken answers. Diamonds: the ideal."
+    "refusal of harmful and of harmless test prompts against alpha: the mean over prompts, and as "
+    "a band {band}. Dashed: the other side's mean. Dotted: broken answers. Diamonds: the ideal."
 )
 TUNED = (
-    "ACE's standardisation score on the tune split at each place, from answers at alpha 0, 0.5 and 1. "
-    "Ringed: chosen."
+    "ACE's standardisation score on the tune split at each place, from answers at alpha 0, 0.5 and "
+    "1. Ringed: chosen."
 )
 SELECTED = (
-    "Refusal score of harmful tune prompts, the candidate ablated everywhere. Hollow: beyond a limit. "
-    "Ringed: chosen."
+    "Refusal score of harmful tune prompts, the candidate ablated everywhere. Hollow: beyond a "
+    "limit. Ringed: chosen."
 )
-COLUMNS = (
-    "",
-    "standardisation",
-    "n",
-    "refused, harmful / harmless: at alpha 0",
-    "at 0.5",
-    "at 1",
-    "whole at 0 / 1",
-)
+REFUSED = "refused, harmful / harmless: at alpha 0"
 Rows = Mapping[str, Mapping[float, Sequence[Row]]]
 """By method and alpha."""
 
@@ -88,8 +81,8 @@ def write(folder: Folder) -> dict:
     summary = summarise(folder, rows)
     folder.write_json("summary.json", summary)
     about = ABOUT.format(chosen=summary["chosen"])
-    page_sections = sections(folder, summary, rows)
-    publish(folder, Page("Affine concept editing", lead(summary), (about,), page_sections, RAW))
+    shown = sections(folder, summary, rows)
+    publish(folder, Page("Affine concept editing", lead(summary), (about,), shown, RAW))
     return summary
 
 
@@ -106,43 +99,43 @@ def read(folder: Folder) -> Rows:
 def summarise(folder: Folder, rows: Rows) -> dict:
     """The content of summary.json."""
     settings = folder.read_json("config.json")["settings"]
-    methods = {method: cells for method, cells in rows.items() if method != UNSTEERED}
+    cells = {
+        method: {str(alpha): cell(answers[alpha]) for alpha in sorted(answers)}
+        for method, answers in rows.items()
+    }
+    unsteered = cells.pop(UNSTEERED)["0.0"]
     return {
-        "methods": {
-            method: {str(alpha): cell(cells[alpha]) for alpha in sorted(cells)}
-            for method, cells in methods.items()
-        },
-        "standardisation": {
-            method: scored(cells, settings["seed"]) for method, cells in methods.items()
-        },
-        "unsteered": cell(rows[UNSTEERED][0.0]),
+        "methods": cells,
+        "standardisation": {method: scored(rows[method], settings["seed"]) for method in cells},
+        "unsteered": unsteered,
         "samples": settings["samples"],
         "chosen": folder.read_json("layer.json")["chosen"],
         "seconds": folder.read_json("seconds.json"),
     }
 
 
-def cell(rows: Sequence[Row]) -> dict:
+def cell(answers: Sequence[Row]) -> dict:
     """A method at one alpha: each side's refusal, and the share of whole answers."""
-    refused = {side: rate([*shares(rows, name).values()]) for name, side in SETS.items()}
-    return refused | {"coherence": fmean(not is_broken(row) for row in rows)}
+    sides = {side: rate(list(shares(answers, name).values())) for name, side in SETS.items()}
+    return sides | {"coherence": fmean(not is_broken(row) for row in answers)}
 
 
 def rate(of_prompts: Sequence[float]) -> dict:
     """Refusal over prompts with interval and quartiles; None where nothing was judged."""
-    binary = {*of_prompts} <= {0.0, 1.0}  # each prompt is refused always or never
-    mean = estimate(of_prompts, binary)
-    q25, q75 = np.quantile(of_prompts, [0.25, 0.75]).tolist() if of_prompts else (None, None)
-    ends = {"rate": mean.value, "low": mean.low, "high": mean.high}
-    found = {name: None if np.isnan(end) else end for name, end in ends.items()}
-    return found | {"n": mean.n, "q25": q25, "q75": q75}
+    if not of_prompts:
+        return dict.fromkeys(("rate", "low", "high", "q25", "q75")) | {"n": 0}
+    # of prompts that are refused always or never, a rate
+    mean = estimate(of_prompts, binary={*of_prompts} <= {0.0, 1.0})
+    low, high = (None if isnan(end) else end for end in (mean.low, mean.high))
+    q25, q75 = np.quantile(of_prompts, [0.25, 0.75]).tolist()
+    return {"rate": mean.value, "low": low, "high": high, "n": mean.n, "q25": q25, "q75": q75}
 
 
-def scored(cells: Mapping[float, Sequence[Row]], seed: int) -> dict:
+def scored(answers: Mapping[float, Sequence[Row]], seed: int) -> dict:
     """A method's standardisation score."""
-    cells = {alpha: cells[alpha] for alpha in sorted(cells)}
-    harmful, harmless = (curve(cells, name) for name in SETS)
-    score = standardisation(list(cells), harmful, harmless, seed)
+    alphas = sorted(answers)
+    harmful, harmless = (curve({a: answers[a] for a in alphas}, name) for name in SETS)
+    score = standardisation(alphas, harmful, harmless, seed)
     return {"score": score.value, "low": score.low, "high": score.high, "n": score.n}
 
 
@@ -150,19 +143,6 @@ def label(method: str) -> str:
     """A method as it is called in print; its place, where it has one, stands behind it."""
     name, _, where = method.partition(" ")
     return LABELS[name] + (f", {where}" if where else "")
-
-
-def lead(summary: dict) -> str:
-    """What was found."""
-    best = next(method for method in ranked(summary) if not method.startswith("random"))
-    cells = summary["methods"][best]
-    return (
-        f"Of {len(summary['methods'])} ways to steer, {label(best)} made the strength alpha mean most "
-        "nearly the same for every prompt: its standardisation score is "
-        f"{scored_as(summary, best)}, at most 1. At alpha 1 it refused {both(cells, '1.0')} of harmful "
-        f"/ harmless prompts, at 0 {both(cells, '0.0')}; unsteered, the model refused "
-        f"{sides(summary['unsteered'])}."
-    )
 
 
 def ranked(summary: dict) -> list[str]:
@@ -174,79 +154,77 @@ def ranked(summary: dict) -> list[str]:
 def scored_as(summary: dict, method: str) -> str:
     """`0.81 [0.75, 0.86]`."""
     score = summary["standardisation"][method]
-    return interval({"value": score["score"], **score}, False)
+    return interval(score | {"value": score["score"]}, False)
 
 
-def sides(cell: dict) -> str:
-    """`98 / 97 %`: harmful and harmless."""
-    return " / ".join(number(cell[side]["rate"], True) for side in SIDES)
+def sides(cell: dict | None) -> str:
+    """`98 / 97 %`: harmful and harmless; a dash where nothing was tried."""
+    return " / ".join(number(cell[side]["rate"], True) for side in SIDES) if cell else NONE
 
 
-def both(cells: dict, alpha: str) -> str:
-    """The same at an alpha, a dash where that wasn't tried."""
-    return sides(cells[alpha]) if alpha in cells else NONE
+def lead(summary: dict) -> str:
+    """What was found."""
+    best = next(method for method in ranked(summary) if not method.startswith("random"))
+    cells = summary["methods"][best]
+    return (
+        f"Of {len(summary['methods'])} ways to steer, {label(best)} made the strength alpha mean "
+        "most nearly the same for every prompt: its standardisation score is "
+        f"{scored_as(summary, best)}, at most 1. At alpha 1 it refused {sides(cells['1.0'])} of "
+        f"harmful / harmless prompts, at 0 {sides(cells['0.0'])}; unsteered, the model refused "
+        f"{sides(summary['unsteered'])}."
+    )
 
 
 def sections(folder: Folder, summary: dict, rows: Rows) -> list[Section]:
     """The page."""
-    plain, settings = summary["unsteered"], folder.read_json("config.json")["settings"]
+    settings, layer = folder.read_json("config.json")["settings"], folder.read_json("layer.json")
     greedy = settings["samples"] == 1 and not settings["temperature"]
     sampled = f"{settings['samples']} answers each at temperature {settings['temperature']}"
+    n = [summary["unsteered"][side]["n"] for side in SIDES]
     text = (
-        f"{plain['harmful']['n']} harmful and {plain['harmless']['n']} harmless test prompts, "
-        f"{'greedy decoding' if greedy else sampled}, judged by {settings['measure']}. Ablation has no "
-        "alpha; quadratic editing knows only its side of 0.5."
+        f"{n[0]} harmful and {n[1]} harmless test prompts, "
+        f"{'greedy decoding' if greedy else sampled}, judged by {settings['measure']}. Ablation has "
+        "no alpha; quadratic editing knows only its side of 0.5."
+    )
+    draw = partial(scores, summary["standardisation"], label)
+    terms = "standardisation", "fit, tune and test split", "interval", "broken", "random direction"
+    shown = [Picture("standardisation", SCORES, draw)]
+    tables = [ranking(summary), every_rate(summary)]
+    title = "Does alpha mean the same for every prompt?"
+    first = ["The first sample of each. Alphas with the same answer stand together."]
+    tuned = "trials" in layer
+    chosen = Picture(
+        "layer", TUNED if tuned else SELECTED, partial(layers if tuned else candidates, layer)
     )
     return [
-        Section(
-            "Does alpha mean the same for every prompt?",
-            [text],
-            [best(summary), every_rate(summary)],
-            [Picture("standardisation", SCORES, partial(scores, summary["standardisation"], label))],
-            terms=(
-                "standardisation",
-                "fit, tune and test split",
-                "interval",
-                "broken",
-                "random direction",
-            ),
-        ),
+        Section(title, [text], tables, shown, terms=terms),
         Section("Refusal against alpha", figures=[picture(summary, m) for m in summary["methods"]]),
-        Section("The layer", figures=[layer_picture(folder.read_json("layer.json"))]),
-        Section(
-            "Answers",
-            ["The first sample of each. Alphas with the same answer stand together."],
-            answers=answers(rows),
-        ),
+        Section("The layer", figures=[chosen]),
+        Section("Answers", first, answers=answers(rows)),
     ]
 
 
-def best(summary: dict) -> Table:
+def ranking(summary: dict) -> Table:
     """A row for each method, the best first, and one for the unsteered model."""
     rows = []
     for method in ranked(summary):
-        cells = summary["methods"][method]
-        rates = [both(cells, alpha) for alpha in ("0.0", "0.5", "1.0")]
+        cells, n = summary["methods"][method], summary["standardisation"][method]["n"]
+        rates = [sides(cells.get(alpha)) for alpha in ("0.0", "0.5", "1.0")]
         whole = " / ".join(number(cells[alpha]["coherence"], True) for alpha in ("0.0", "1.0"))
-        n = summary["standardisation"][method]["n"]
         rows.append([label(method), scored_as(summary, method), f"{n}", *rates, whole])
-    plain = summary[UNSTEERED]
-    n = sum(plain[side]["n"] for side in SIDES)
-    coherence = number(plain["coherence"], True)
-    return Table(COLUMNS, [*rows, [UNSTEERED, "", f"{n}", sides(plain), "", "", coherence]])
+    plain = summary["unsteered"]
+    n, whole = sum(plain[side]["n"] for side in SIDES), number(plain["coherence"], True)
+    rows.append([UNSTEERED, "", f"{n}", sides(plain), "", "", whole])
+    return Table(("", "standardisation", "n", REFUSED, "at 0.5", "at 1", "whole at 0 / 1"), rows)
 
 
 def every_rate(summary: dict) -> Table:
     """A row for each method and alpha."""
-    cells = [
-        (method, alpha, of)
-        for method in ranked(summary)
-        for alpha, of in summary["methods"][method].items()
-    ]
     rows = []
-    for method, alpha, of in [*cells, (UNSTEERED, "", summary[UNSTEERED])]:
-        rates = [text for side in SIDES for text in (interval(of[side]), f"{of[side]['n']}")]
-        rows.append([label(method), alpha, *rates, number(of["coherence"], True)])
+    for method in [*ranked(summary), UNSTEERED]:
+        for alpha, of in summary["methods"].get(method, {"": summary["unsteered"]}).items():
+            rates = [text for side in SIDES for text in (interval(of[side]), f"{of[side]['n']}")]
+            rows.append([label(method), alpha, *rates, number(of["coherence"], True)])
     columns = "method", "alpha", "harmful, refused", "n", "harmless, refused", "n", "whole answers"
     return Table(columns, rows, "Refusal by method, alpha and side", folded=True)
 
@@ -260,15 +238,8 @@ def picture(summary: dict, method: str) -> Picture:
     return Picture(file_name("refusal", method), caption, draw)
 
 
-def layer_picture(layer: dict) -> Picture:
-    """How the layer was chosen."""
-    if "trials" in layer:
-        return Picture("layer", TUNED, partial(layers, layer))
-    return Picture("layer", SELECTED, partial(candidates, layer))
-
-
-def said_of(row: Row) -> str:
-    """The verdict on an answer."""
+def verdict(row: Row) -> str:
+    """What is said of an answer."""
     if is_broken(row):
         return "broken"
     if row.values["refusal"] is None:
@@ -279,23 +250,19 @@ def said_of(row: Row) -> str:
 def answers(rows: Rows) -> Answers:
     """A column for each method; alphas one after another with the same answer share one entry."""
     of_prompts: dict[tuple[str, str, str], dict[str, list[Answer]]] = {}
-    for method, alpha, row in first_samples(rows):
-        of_prompt = of_prompts.setdefault((SETS[row.set], row.kind, row.prompt), {})
-        entries = of_prompt.setdefault(label(method), [])
-        start = f"alpha {alpha:g}"
-        if entries and entries[-1].text == row.completion:
-            start = f"{entries.pop().note.partition(' to ')[0]} to {alpha:g}"
-        note = "" if method == UNSTEERED else start
-        entries.append(Answer(row.completion, (said_of(row),), note))
+    for method, alphas in rows.items():
+        firsts = [(a, row) for a in sorted(alphas) for row in alphas[a] if row.sample == 0]
+        for alpha, row in firsts:
+            of_prompt = of_prompts.setdefault((SETS[row.set], row.kind, row.prompt), {})
+            entries = of_prompt.setdefault(label(method), [])
+            note = f"alpha {alpha:g}"
+            if entries and entries[-1].text == row.completion:
+                note = f"{entries.pop().note.partition(' to ')[0]} to {alpha:g}"
+            if method == UNSTEERED:
+                note = ""
+            entries.append(Answer(row.completion, (verdict(row),), note))
     asked = [
         Asked(prompt, f"{side}: {kind}" if kind else side, of_prompt)
         for (side, kind, prompt), of_prompt in of_prompts.items()
     ]
     return Answers([label(method) for method in rows], asked)
-
-
-def first_samples(rows: Rows) -> Iterable[tuple[str, float, Row]]:
-    """Of each method, the unsteered model first, and alpha from below: the first sample's rows."""
-    for method, cells in rows.items():
-        for alpha in sorted(cells):
-            yield from ((method, alpha, row) for row in cells[alpha] if row.sample == 0)

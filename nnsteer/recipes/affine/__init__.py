@@ -1,15 +1,15 @@
-"""Affine concept editing (ACE, *Refusal in LLMs is an Affine Function*): sets how much of the refusal
-direction is in the model's states, counted from where it is on harmless prompts, and compares this
-with other ways to steer over a range of alpha.
+"""Affine concept editing (ACE, *Refusal in LLMs is an Affine Function*): sets how much of the
+refusal direction is in the model's states, counted from where it is on harmless prompts, and
+compares this with other ways to steer over a range of alpha.
 
-    python -m nnsteer.recipes.affine          # the bundled model: minutes on two cores
-    python -m nnsteer.recipes.affine --where layer all residual scrubbed --methods ace add leace
-    python -m nnsteer.recipes.affine --layer arditi       # layer and position as Arditi et al. choose
-    python -m nnsteer.recipes.affine --config recipes/affine-llama3-8b.toml       # the paper's models
+    python -m nnsteer.recipes.affine                   # the bundled model: minutes on two cores
+    python -m nnsteer.recipes.affine --where layer all residual scrubbed --out runs/places
+    python -m nnsteer.recipes.affine --layer arditi    # layer and position as Arditi et al. choose
+    python -m nnsteer.recipes.affine --config recipes/affine-llama3-8b.toml     # the paper's models
 
-Each answer is judged, and each method has a standardisation score: how close its two curves of refusal
-against alpha, of harmful and of harmless prompts, are to one another, to 0 at alpha 0 and to 1 at
-alpha 1.
+Each answer is judged, and each method has a standardisation score: how close its two curves of
+refusal against alpha, of harmful and of harmless prompts, are to one another, to 0 at alpha 0 and
+to 1 at alpha 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnsteer import Last, block_outs, measure, report, study
+from nnsteer import Last, block_outs, report, study
 from nnsteer.recipes.affine import methods, options, refused
 from nnsteer.recipes.affine.arditi import best_candidate
 from nnsteer.recipes.affine.layer import best_layer
@@ -36,7 +36,7 @@ class Config(options.RequestOptions):
     answers), prompts (all of them), caa, caa:SOURCE, opencon, abcon, ab:SOURCE, open:SOURCE or
     openr:SOURCE; see recipes/affine.toml."""
     fit_prompts: int = 4000
-    """Prompts a side, or rows of the contrast's SOURCE, to fit on, at most (the paper's code: 32)."""
+    """Prompts a side, or rows of the contrast's SOURCE, at most (the paper's code: 32)."""
     methods: tuple[Method, ...] = METHODS
     """What to compare; `random` is the control, ACE along random directions."""
     where: tuple[Where, ...] = ("layer",)
@@ -65,8 +65,8 @@ class Config(options.RequestOptions):
     test_prompts: int = 100
     """Prompts a side, at most (the paper's code: 25)."""
     max_drift: float = 3.0
-    """Nats per token of the unsteered model beyond which an answer counts as broken (median over its
-    tokens)."""
+    """Nats per token of the unsteered model beyond which an answer counts as broken (median over
+    its tokens)."""
     max_new_tokens: int = 24
     batch_size: int = 128
     seed: int = 0
@@ -80,10 +80,11 @@ def main(config: Config) -> None:
     options.check(config)
     requests = options.requests(config)
     contrast = contrast_set(config.contrast, requests, config.fit_prompts, config.seed)
-    measures = [options.refusal(config, requests), measure.broken(config.max_drift)]
+    measures = options.measures(config, requests)
     files, candidates = options.model(config)
-    sampling = study.Sampling(config.max_new_tokens, config.samples, config.temperature, config.seed)
+    drawn = config.samples, config.temperature, config.seed
     data = requests.fingerprints() | {"contrast": contrast.fingerprint()}
+    sampling = study.Sampling(config.max_new_tokens, *drawn)
     run = study.start("affine", config, files, data, measures, sampling)
 
     # 1. The texts; of prompts, by default those alone on which the model does what is expected of
@@ -93,8 +94,8 @@ def main(config: Config) -> None:
             tokens = refused.refusal_tokens(run.runner.chat, requests)
             contrast = refused.as_expected(run.folder, run.runner, contrast, tokens)
 
-    # 2. r = r+ - r- at every candidate site, and the site at which ACE standardises best on the tune
-    #    split.
+    # 2. r = r+ - r- at every candidate site, and the site at which ACE standardises best on the
+    #    tune split.
     with run.timed("layer"):
         if config.layer == "arditi":
             r = best_candidate(run, requests, contrast, config.max_kl, config.tune_prompts)
@@ -108,7 +109,7 @@ def main(config: Config) -> None:
     with run.timed("fit"):
         if not run.folder.has(methods.PROGRAMS):
             variants = [methods.UNSTEERED]
-            covariance = methods.need_covariance(config.methods)
+            covariance = bool(methods.NEED_COVARIANCE & {*config.methods})
             for where in config.where:
                 fitted = read_at(where, r.site, run.runner, contrast, r.span, covariance)
                 steered = config.methods, config.alphas, config.span
@@ -119,7 +120,8 @@ def main(config: Config) -> None:
     # 4. Sampled answers on the test split, judged.
     with run.timed("test"):
         test = requests.sets("test", config.test_prompts)
-        options.keep_order(run.folder, test)
+        order = {prompts.name: [prompt.text for prompt in prompts.prompts] for prompts in test}
+        run.folder.write_json("prompts.json", order)
         run.ask(variants, test)
 
     # 5. The summary with the standardisation scores, the figures and the page.

@@ -1,11 +1,12 @@
-"""Where r is read: the selection of Arditi et al. 2024 (*Refusal in Language Models Is Mediated by a
-Single Direction*), on the tune split.
+"""Where r is read: the selection of Arditi et al. 2024 (*Refusal in Language Models Is Mediated by
+a Single Direction*), on the tune split.
 
 A candidate is the mean difference at one of the template's tokens after the prompt, at one block's
-input, in the first 80 % of the layers. Of those that make the model refuse harmless prompts when they
-are added there (induce score at least 0) and hardly change what it says to them when they are ablated
-everywhere (KL at most `max_kl`), the one is taken whose ablation refuses harmful prompts least. A
-refusal score is log p - log (1 - p) of the refusal tokens' total probability p after the prompt.
+input, in the first 80 % of the layers. Of those that make the model refuse harmless prompts when
+they are added there (induce score at least 0) and hardly change what it says to them when they are
+ablated everywhere (KL at most `max_kl`), the one is taken whose ablation refuses harmful prompts
+least. A refusal score is log p - log (1 - p) of the refusal tokens' total probability p after the
+prompt.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from torch import Tensor
 from torch.nn.functional import kl_div
 
 from nnsteer.errors import UserError
-from nnsteer.model.runner import Runner
 from nnsteer.program.direction import Direction
 from nnsteer.program.op import Ablate
 from nnsteer.program.program import Program, Step, add
@@ -54,44 +53,19 @@ def best_candidate(
 ) -> Direction:
     """The chosen direction, at the input of a block. Every trial is kept in arditi_rows.jsonl, the
     choice in layer.json."""
-    folder, runner = run.folder, run.runner
-    tokens = refusal_tokens(runner.chat, requests)
+    tokens = refusal_tokens(run.runner.chat, requests)
     candidates = read_candidates(run, texts)
-    harmful, harmless = requests.both("tune", prompts)
-    lines = folder.read_lines(ROWS, ("position", "layer"))
-    trials = {(line["position"], line["layer"]): Trial(**line) for line in lines}
-    todo = [place for place in candidates if place not in trials]
-    plain = next_logs(runner, harmless) if todo else None
-    with bar("selecting", len(candidates)) as watch:
-        watch(len(trials))
-        for place in todo:
-            scores = tried(runner, candidates[place], harmful, harmless, plain, tokens)
-            trials[place] = Trial(*place, *scores)
-            folder.append(ROWS, [asdict(trials[place])])
-            watch(1)
-    best = choose(list(trials.values()), max_kl)
+    trials = tried(run, candidates, *requests.both("tune", prompts), tokens)
+    best = choose(trials, max_kl)
     facts = {
         "chosen": f"{Site(best.layer, 'block_in')}, position {best.position}",
         "selection": asdict(best),
         "max_kl": max_kl,
-        "refusal_tokens": [runner.chat.tokenizer.decode([token]) for token in tokens],
-        "candidates": [asdict(trial) for trial in trials.values()],
+        "refusal_tokens": [run.runner.chat.tokenizer.decode([token]) for token in tokens],
+        "candidates": [asdict(trial) for trial in trials],
     }
-    folder.write_json("layer.json", facts)
+    run.folder.write_json("layer.json", facts)
     return candidates[best.position, best.layer]
-
-
-def choose(trials: Sequence[Trial], max_kl: float) -> Trial:
-    """The lowest refusal score within both limits. Raises UserError where no candidate keeps them."""
-    within = [trial for trial in trials if trial.kl <= max_kl and trial.induce >= 0]
-    if not within:
-        raise UserError(
-            f"--layer arditi: no candidate has a KL of at most {max_kl:g} "
-            f"(lowest: {min(t.kl for t in trials):.2g}) and an induce score of at least 0 "
-            f"(highest: {max(t.induce for t in trials):.2g}); "
-            "use --layer tuned, or where KL is the limit raise --max-kl"
-        )
-    return min(within, key=lambda trial: (trial.refusal, trial.layer))
 
 
 def read_candidates(run: Run, texts: ContrastSet) -> dict[tuple[int, int], Direction]:
@@ -109,19 +83,42 @@ def read_candidates(run: Run, texts: ContrastSet) -> dict[tuple[int, int], Direc
 
 
 def tried(
-    runner: Runner,
-    candidate: Direction,
+    run: Run,
+    candidates: dict[tuple[int, int], Direction],
     harmful: Sequence[str],
     harmless: Sequence[str],
-    plain: Tensor,
-    tokens: list[int],
-) -> tuple[float, float, float]:
-    """A candidate's three scores; `plain` are the log probabilities after the harmless prompts."""
-    layers = range(runner.layout.num_layers)
-    sites = [Site(layer, stream) for layer in layers for stream in EVERYWHERE]
-    ablated = Program(tuple(Step(Ablate(candidate), site) for site in sites))
-    refusal = refusal_scores(next_logs(runner, harmful, ablated), tokens).mean()
-    after = next_logs(runner, harmless, ablated)
-    kl = kl_div(after, plain, log_target=True, reduction="batchmean")
-    induce = refusal_scores(next_logs(runner, harmless, add(candidate)), tokens).mean()
-    return refusal.item(), kl.item(), induce.item()
+    tokens: Sequence[int],
+) -> list[Trial]:
+    """Every candidate's three scores."""
+    folder, runner = run.folder, run.runner
+    layers, plain = range(runner.layout.num_layers), next_logs(runner, harmless)
+    everywhere = [Site(layer, stream) for layer in layers for stream in EVERYWHERE]
+    trials = [Trial(**line) for line in folder.read_lines(ROWS, ("position", "layer"))]
+    done = {(trial.position, trial.layer) for trial in trials}
+    with bar("selecting", len(candidates)) as watch:
+        watch(len(done))
+        for place in [place for place in candidates if place not in done]:
+            added = add(candidates[place])
+            ablated = Program(tuple(Step(Ablate(candidates[place]), site) for site in everywhere))
+            refusal = refusal_scores(next_logs(runner, harmful, ablated), tokens).mean()
+            after = next_logs(runner, harmless, ablated)
+            kl = kl_div(after, plain, log_target=True, reduction="batchmean")
+            induce = refusal_scores(next_logs(runner, harmless, added), tokens).mean()
+            trials.append(Trial(*place, refusal.item(), kl.item(), induce.item()))
+            folder.append(ROWS, [asdict(trials[-1])])
+            watch(1)
+    return trials
+
+
+def choose(trials: Sequence[Trial], max_kl: float) -> Trial:
+    """The lowest refusal score within both limits. Raises UserError where no candidate keeps
+    them."""
+    within = [trial for trial in trials if trial.kl <= max_kl and trial.induce >= 0]
+    if not within:
+        raise UserError(
+            f"--layer arditi: no candidate has a KL of at most {max_kl:g} "
+            f"(lowest: {min(t.kl for t in trials):.2g}) and an induce score of at least 0 "
+            f"(highest: {max(t.induce for t in trials):.2g}); "
+            "use --layer tuned, or where KL is the limit raise --max-kl"
+        )
+    return min(within, key=lambda trial: (trial.refusal, trial.layer))

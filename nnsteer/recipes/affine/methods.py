@@ -26,6 +26,7 @@ Method = Literal[
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 Steered = Literal["both", "before", "after", "published-before", "published-after"]
+NEED_COVARIANCE = {"leace", "quadratic", "quadratic_lda"}
 PROGRAMS, VARIANTS = "programs.safetensors", "programs.json"
 DRAWS = 16  # random directions of the control: one alone can move refusal far either way
 UNSTEERED = Variant("unsteered 0.0", (Program(),), {"method": "unsteered", "alpha": 0.0})
@@ -76,17 +77,8 @@ STEERED: dict[Steered, Callable[[Program], Program]] = {
 }
 
 
-def need_covariance(methods: Sequence[Method]) -> bool:
-    """Whether one of them takes more than the classes' means."""
-    return bool({"leace", "quadratic", "quadratic_lda"} & {*methods})
-
-
 def variants_at(
-    where: Where,
-    fitted: Fitted,
-    methods: Sequence[Method],
-    alphas: Sequence[float],
-    steered: Steered,
+    where: Where, fitted: Fitted, methods: Sequence[Method], alphas: Sequence[float], span: Steered
 ) -> list[Variant]:
     """Every method at a place, at every alpha. A place other than the one layer is in the methods'
     names."""
@@ -95,17 +87,17 @@ def variants_at(
         name = method if where == "layer" else f"{method} {where}"
         programs_at = programs_of(method, fitted)
         for alpha in alphas:
-            axes = {"method": name, "alpha": alpha}
+            axes: dict[str, str | float] = {"method": name, "alpha": alpha}
             variant = Variant(f"{name} {alpha}", programs_at(alpha), axes)
-            programs = tuple(map(STEERED[steered], variant.in_turn))
+            programs = tuple(map(STEERED[span], variant.in_turn))
             variants.append(replace(variant, programs=programs))
     return variants
 
 
 def save(folder: Folder, variants: Sequence[Variant]) -> None:
-    """Keeps the variants' programs, `ace 0.25`, or `random 0.25 #3` where a variant has several; and
-    beside them, whose they are."""
-    programs, kept = {}, {}
+    """Keeps the variants' programs, `ace 0.25`, or `random 0.25 #3` where a variant has several;
+    and beside them, whose they are."""
+    programs, kept = dict[str, Program](), {}
     for variant in variants:
         several = len(variant.in_turn) > 1
         names = [variant.name + (f" #{i}" if several else "") for i in range(len(variant.in_turn))]

@@ -1,23 +1,21 @@
-"""What an ACE run's options stand for: its prompts, its model, and its measure of refusals."""
+"""What an ACE run's options stand for: its prompts, its model, and its measures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import inf, isfinite
 from typing import Any
 
 from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
-from nnsteer.folder import Folder
-from nnsteer.measure.kinds import OfAnswers
-from nnsteer.measure.named import measures
+from nnsteer.measure import named
+from nnsteer.measure.divergence import broken
+from nnsteer.measure.kinds import OfAnswers, OfReading
 from nnsteer.measure.standardisation import check_alphas
 from nnsteer.model.layout import check_layers, num_layers
 from nnsteer.model.load import ModelFiles, find_model
 from nnsteer.model.options import RequestOptions
 from nnsteer.texts.refusal import Requests, load_requests
-from nnsteer.texts.sets import PromptSet
 
 __all__ = ["RequestOptions"]
 COUNTS = "fit_prompts", "samples", "tune_prompts", "test_prompts", "max_new_tokens", "batch_size"
@@ -40,21 +38,15 @@ def model(config: Config) -> tuple[ModelFiles, tuple[int, ...]]:
     return files, candidates
 
 
-def refusal(config: Config, texts: Requests) -> OfAnswers:
-    """What judges an answer. Raises UserError for a measure of something else."""
-    (judge,) = measures([config.measure], texts.refusals, config.out.expanduser())
+def measures(config: Config, texts: Requests) -> tuple[OfAnswers, OfReading]:
+    """What a refusal is, and what is broken. Raises UserError for a measure of something else."""
+    (judge,) = named.measures([config.measure], texts.refusals, config.out.expanduser())
     if not isinstance(judge, OfAnswers) or not judge.binary:
         raise UserError(
             f"--measure {config.measure}: must judge answers with yes or no, "
             "as refusal, classifier or a judge does"
         )
-    return replace(judge, name="refusal")
-
-
-def keep_order(folder: Folder, sets: Sequence[PromptSet]) -> None:
-    """Keeps the order of the prompts, on which bootstraps depend, in prompts.json."""
-    given = {prompt_set.name: [prompt.text for prompt in prompt_set.prompts] for prompt_set in sets}
-    folder.write_json("prompts.json", given)
+    return replace(judge, name="refusal"), broken(config.max_drift)
 
 
 def check(config: Config) -> None:

@@ -1,5 +1,5 @@
-"""What the model refuses by itself, by the token it would begin with (Arditi et al. 2024, *Refusal in
-Language Models Is Mediated by a Single Direction*)."""
+"""What the model refuses by itself, by the token it would begin with (Arditi et al. 2024, *Refusal
+in Language Models Is Mediated by a Single Direction*)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from nnsteer.model.runner import NOTHING, Programs, Runner
 from nnsteer.texts.contrast import ContrastSet
 from nnsteer.texts.refusal import Requests
 
-KEPT = "refused.json"
 LEAST = 4  # texts a side, for a mean
 
 
@@ -24,41 +23,35 @@ def as_expected(
     folder: Folder, runner: Runner, texts: ContrastSet, tokens: Sequence[int]
 ) -> ContrastSet:
     """The harmful prompts that the model refuses and as many harmless ones that it does not, by the
-    sign of their refusal scores, which are kept in refused.json. Raises UserError where there are too
-    few."""
-    if not folder.has(KEPT):
+    sign of their refusal scores, which are kept in refused.json. Raises UserError where there are
+    too few."""
+    if not folder.has("refused.json"):
         scores = {}
         for name, side in (("positive", texts.positive), ("negative", texts.negative)):
             logs = next_logs(runner, [text.prompt for text in side])
             scores[name] = refusal_scores(logs, tokens).tolist()
-        folder.write_json(KEPT, scores)
-    scores = folder.read_json(KEPT)
+        folder.write_json("refused.json", scores)
+    scores = folder.read_json("refused.json")
     harmful = zip(texts.positive, scores["positive"], strict=True)
     harmless = zip(texts.negative, scores["negative"], strict=True)
-    positive = [text for text, score in harmful if score > 0]
-    negative = [text for text, score in harmless if score < 0]
+    positive = tuple(text for text, score in harmful if score > 0)
+    negative = tuple(text for text, score in harmless if score < 0)
     n = min(len(positive), len(negative))
     if n < LEAST:
         raise UserError(
-            f"--contrast refused: the model refuses {len(positive)} of {len(texts.positive)} harmful "
-            f"fit prompts and answers {len(negative)} of {len(texts.negative)} harmless ones, too few "
-            "to fit on; give more, or --contrast prompts"
+            f"--contrast refused: the model refuses {len(positive)} of {len(texts.positive)} "
+            f"harmful fit prompts and answers {len(negative)} of {len(texts.negative)} harmless "
+            "ones, too few to fit on; give more, or --contrast prompts"
         )
-    return ContrastSet(tuple(positive[:n]), tuple(negative[:n]))
+    return ContrastSet(positive[:n], negative[:n])
 
 
 def refusal_tokens(chat: Chat, requests: Requests) -> list[int]:
     """The tokens with which a larger share of refusal openers begins than of compliance openers."""
-    refusals, compliances = (
-        first_tokens(chat, openers) for openers in (requests.refusals, requests.compliances)
-    )
-    return sorted(token for token, share in refusals.items() if share > compliances.get(token, 0.0))
-
-
-def first_tokens(chat: Chat, openers: Sequence[str]) -> dict[int, float]:
-    """The share of the openers that begins with each token."""
-    counts = Counter(chat.response_ids(opener)[0] for opener in openers)
-    return {token: count / len(openers) for token, count in counts.items()}
+    refusals = Counter(chat.response_ids(opener)[0] for opener in requests.refusals)
+    compliances = Counter(chat.response_ids(opener)[0] for opener in requests.compliances)
+    n, others = refusals.total(), compliances.total()
+    return sorted(token for token in refusals if refusals[token] / n > compliances[token] / others)
 
 
 def next_logs(runner: Runner, prompts: Sequence[str], steered: Programs = NOTHING) -> Tensor:

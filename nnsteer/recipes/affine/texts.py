@@ -1,18 +1,16 @@
 """The texts that r+ and r- are read from, in the formats of steering-llama3 (*Refusal in LLMs is an
 Affine Function*).
 
-prompts       harmful against harmless prompts, on the prompt's last token; the others are read on the
-              answer's last token
+prompts       harmful against harmless prompts, on the prompt's last token; the others are read on
+              the answer's last token
 refused       the same, only the harmful ones that the model refuses and the harmless ones that it
               answers
-caa           the fit prompts of both sides, each with a refusal and a compliance opener, drawn by the
-              seed
+caa           the fit prompts of both sides, each with a refusal and a compliance drawn by the seed
 caa:SOURCE    the same from rows with the columns prompt, refusal and nonrefusal
 opencon       the fit prompts with one and the same refusal and compliance, the first of the openers
 abcon         the same two as choices (A) and (B), in both orders; the answer ends at the letter
-ab:SOURCE     model-written evaluations as published (Rimsky et al. 2023): the answer ends at the letter
-open:SOURCE   the same rows with the text of the choice as the answer, and the question without the
-              choices
+ab:SOURCE     model-written evaluations as published (Rimsky et al. 2023), up to the letter
+open:SOURCE   the same rows with the text of the choice as the answer, and no choices listed
 openr:SOURCE  open with the answer's last character cut off
 """
 
@@ -23,14 +21,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from nnsteer.errors import UserError
-from nnsteer.texts.behaviours import Form, Item, load_behaviour
+from nnsteer.texts.behaviours import Form, Item, contrast, load_behaviour
 from nnsteer.texts.contrast import ContrastSet, Text, of_responses
 from nnsteer.texts.refusal import Requests
 from nnsteer.texts.source import column_of, parse_source, read_rows
 
-FORMATS = (
-    "refused, prompts, caa, opencon, abcon, caa:SOURCE, ab:SOURCE, open:SOURCE, openr:SOURCE"
-)
+FORMATS = "refused, prompts, caa, opencon, abcon, caa:SOURCE, ab:SOURCE, open:SOURCE, openr:SOURCE"
 CHOICES = re.compile(r"\n\s*Choices:\s*\n")
 CHOICE = re.compile(r"\(([A-Z])\)\s*(.*?)\s*(?=\n\s*\([A-Z]\)|\Z)", re.DOTALL)
 Pair = tuple[Text, Text]
@@ -38,8 +34,9 @@ Pair = tuple[Text, Text]
 
 
 def contrast_set(name: str, requests: Requests, n: int, seed: int) -> ContrastSet:
-    """The contrast set of a format, from at most `n` prompts a side, or `n` rows of a SOURCE. Raises
-    UserError for a format that does not exist, or that lacks its SOURCE or has one too many."""
+    """The contrast set of a format, from at most `n` prompts a side, or `n` rows of a SOURCE.
+    Raises UserError for a format that does not exist, or that lacks its SOURCE or has one too
+    many."""
     form, _, source = name.partition(":")
     harmful, harmless = requests.both("fit", n)
     prompts, refusals, compliances = harmful + harmless, requests.refusals, requests.compliances
@@ -55,11 +52,12 @@ def contrast_set(name: str, requests: Requests, n: int, seed: int) -> ContrastSe
         case "caa", True:
             return joined(from_columns(source)[:n])
         case "ab", True:
-            return joined([letters(item) for item in items(source, seed)][:n])
+            letters = contrast(items(source, seed), balanced=False)
+            return ContrastSet(letters.positive[:n], letters.negative[:n])
         case "open", True:
-            return joined([in_words(source, item) for item in items(source, seed)][:n])
+            return joined(in_words(source, seed)[:n])
         case "openr", True:
-            return joined([trimmed(in_words(source, item)) for item in items(source, seed)][:n])
+            return joined(in_words(source, seed, end=-1)[:n])
     raise UserError(f"--contrast {name}: no such format of texts; choose one of {FORMATS}")
 
 
@@ -73,13 +71,9 @@ def in_both_orders(prompts: Sequence[str], refusal: str, compliance: str) -> lis
     """The choice between the two, for each prompt twice."""
     pairs = []
     for prompt in prompts:
-        question = f"{prompt}\n\nChoices:\n"
-        for a, b, refusing, complying in (
-            (refusal, compliance, "(A", "(B"),
-            (compliance, refusal, "(B", "(A"),
-        ):
-            asked = f"{question} (A) {a}\n (B) {b}"
-            pairs.append((Text(asked, refusing), Text(asked, complying)))
+        a = f"{prompt}\n\nChoices:\n (A) {refusal}\n (B) {compliance}"
+        b = f"{prompt}\n\nChoices:\n (A) {compliance}\n (B) {refusal}"
+        pairs += [(Text(a, "(A"), Text(a, "(B")), (Text(b, "(B"), Text(b, "(A"))]
     return pairs
 
 
@@ -92,8 +86,8 @@ def from_columns(source: str) -> list[Pair]:
             f"{source}: no rows; give a file with prompt, refusal and nonrefusal columns"
         )
     prompt = column_of(place, rows, "prompt")
-    answer = replace(place, column=None)
-    refusal, other = (column_of(answer, rows, name) for name in ("refusal", "nonrefusal"))
+    place = replace(place, column=None)
+    refusal, other = (column_of(place, rows, name) for name in ("refusal", "nonrefusal"))
     return [(Text(row[prompt], row[refusal]), Text(row[prompt], row[other])) for row in rows]
 
 
@@ -102,27 +96,18 @@ def items(source: str, seed: int) -> tuple[Item, ...]:
     return load_behaviour(source, Form(opener="("), seed).fit
 
 
-def letters(item: Item) -> Pair:
-    """A question with choices, answered up to the letter."""
-    matching, other = item.responses
-    return Text(item.prompt, matching), Text(item.prompt, other)
-
-
-def in_words(source: str, item: Item) -> Pair:
-    """A question without its choices, answered with the choice's own words. Raises UserError where it
-    does not list them."""
-    question, *listed = CHOICES.split(item.prompt, maxsplit=1)
-    words = dict(CHOICE.findall(listed[0])) if listed else {}
-    if not words.get(item.matching) or not words.get(item.other):
-        raise UserError(
-            f"{source}: the question {item.prompt[:40]!r} lists no ({item.matching}) and "
-            f"({item.other}) under 'Choices:'; use --contrast ab:SOURCE, or add them"
-        )
-    question = question.strip()
-    return Text(question, words[item.matching]), Text(question, words[item.other])
-
-
-def trimmed(pair: Pair) -> Pair:
-    """The same without the answers' last characters."""
-    positive, negative = (Text(text.prompt, text.response[:-1]) for text in pair)
-    return positive, negative
+def in_words(source: str, seed: int, end: int | None = None) -> list[Pair]:
+    """Questions without their choices, answered with the choice's own words, up to the character
+    `end`. Raises UserError where one does not list them."""
+    pairs = []
+    for item in items(source, seed):
+        question, *listed = CHOICES.split(item.prompt, maxsplit=1)
+        words = dict(CHOICE.findall(listed[0])) if listed else {}
+        if not words.get(item.matching) or not words.get(item.other):
+            raise UserError(
+                f"{source}: the question {item.prompt[:40]!r} lists no ({item.matching}) and "
+                f"({item.other}) under 'Choices:'; use --contrast ab:SOURCE, or add them"
+            )
+        question, matching, other = question.strip(), words[item.matching], words[item.other]
+        pairs.append((Text(question, matching[:end]), Text(question, other[:end])))
+    return pairs
