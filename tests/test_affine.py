@@ -1,4 +1,5 @@
-"""The ACE recipe from prompts to page, again from a folder in which it was killed, and with what it can't use."""
+"""The ACE recipe from prompts to page, again from a folder in which it was killed, and with what
+it can't use."""
 
 from __future__ import annotations
 
@@ -35,9 +36,13 @@ PRESETS = sorted((Path(__file__).parent.parent / "recipes").glob("affine*.toml")
 
 @pytest.fixture(scope="module", autouse=True)
 def odd():
-    """The random model refuses nothing; here what counts as a refusal is an odd number of characters."""
+    """The random model refuses nothing; here a refusal has an odd number of characters."""
+
+    def values(answers):
+        return [float(len(answer.text) % 2) for answer in answers]
+
     with pytest.MonkeyPatch.context() as patch:
-        refusal = OfAnswers("refusal", "odd", True, lambda answers: [float(len(answer.text) % 2) for answer in answers])
+        refusal = OfAnswers("refusal", "odd", True, values)
         patch.setitem(PLAIN, "refusal", lambda _: refusal)
         yield
 
@@ -47,11 +52,16 @@ def config(folder, tmp_path_factory):
     """A small run on a random model: its answers are noise, its bookkeeping is not."""
     path = tmp_path_factory.mktemp("affine")
     for name, prompts in (("harmful", HARMFUL), ("harmless", HARMLESS)):
-        rows = [{"prompt": f"{p} ({i})", "kind": "a" if i % 2 else "b"} for i in range(7) for p in prompts]
+        rows = [
+            {"prompt": f"{p} ({i})", "kind": "a" if i % 2 else "b"}
+            for i in range(7)
+            for p in prompts
+        ]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Config(
-        model=str(folder), harmful=str(path / "harmful.jsonl"), harmless=str(path / "harmless.jsonl"), contrast="prompts",
-        methods=METHODS, alphas=ALPHAS, layer=(1, 2), samples=2, temperature=0.7, tune_prompts=1, test_prompts=2, max_drift=100.0,
+        model=str(folder), harmful=str(path / "harmful.jsonl"),
+        harmless=str(path / "harmless.jsonl"), contrast="prompts", methods=METHODS, alphas=ALPHAS,
+        layer=(1, 2), samples=2, temperature=0.7, tune_prompts=1, test_prompts=2, max_drift=100.0,
         max_new_tokens=4, batch_size=16, out=path / "out",
     )  # fmt: skip
 
@@ -87,11 +97,28 @@ def is_refused(row):
 
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
-    tables = ["config.json", "layer.json", "seconds.json", "summary.json", "rows.jsonl", "completions.jsonl"]
+    tables = [
+        "config.json",
+        "layer.json",
+        "seconds.json",
+        "summary.json",
+        "rows.jsonl",
+        "completions.jsonl",
+    ]
     tables += ["variants.json", "programs.json", "prompts.json"]
-    pictures = ["standardisation", "layer", *(f"refusal-{method.replace('_', '-')}" for method in METHODS)]
+    pictures = [
+        "standardisation",
+        "layer",
+        *(f"refusal-{method.replace('_', '-')}" for method in METHODS),
+    ]
     figures = [f"figures/{name}.{kind}" for name in pictures for kind in ("png", "pdf")]
-    assert names == {*tables, *figures, "report.html", "directions.safetensors", "programs.safetensors"}
+    assert names == {
+        *tables,
+        *figures,
+        "report.html",
+        "directions.safetensors",
+        "programs.safetensors",
+    }
     config = json.loads((done / "config.json").read_text())
     assert set(config["data"]) == {"harmful", "harmless", "contrast"} and config["model"]["weights"]
 
@@ -104,7 +131,9 @@ def test_every_cell_has_its_rows_and_the_summary_follows_from_them(done):
         for alpha in ALPHAS:
             own = [row for row in rows if axes[row.variant] == (method, alpha)]
             cell = summary["methods"][method][str(alpha)]
-            assert cell["coherence"] == pytest.approx(1 - sum(row.values["broken"] for row in own) / 8)
+            assert cell["coherence"] == pytest.approx(
+                1 - sum(row.values["broken"] for row in own) / 8
+            )
             for side in ("harmful", "harmless"):
                 shares = [is_refused(row) for row in own if row.set == f"{side} test"]
                 assert len(shares) == 4 and cell[side]["n"] == 2
@@ -126,10 +155,19 @@ def test_cells_of_the_same_program_share_answers_and_samples_differ(done):
     for prompt in prompts:
         for sample in (0, 1):
             assert len({texts["ablate", alpha, prompt, sample] for alpha in ALPHAS}) == 1
-            assert texts["quadratic", 0.5, prompt, sample] == texts["unsteered", 0.0, prompt, sample]
-            assert texts["add", 0.0, prompt, sample] == texts["unsteered", 0.0, prompt, sample]  # the noise is shared
-    assert any(texts["unsteered", 0.0, prompt, 0] != texts["unsteered", 0.0, prompt, 1] for prompt in prompts)
-    assert any(texts["ace", 1.0, prompt, 0] != texts["unsteered", 0.0, prompt, 0] for prompt in prompts)
+            assert (
+                texts["quadratic", 0.5, prompt, sample] == texts["unsteered", 0.0, prompt, sample]
+            )
+            assert (
+                texts["add", 0.0, prompt, sample] == texts["unsteered", 0.0, prompt, sample]
+            )  # the noise is shared
+    assert any(
+        texts["unsteered", 0.0, prompt, 0] != texts["unsteered", 0.0, prompt, 1]
+        for prompt in prompts
+    )
+    assert any(
+        texts["ace", 1.0, prompt, 0] != texts["unsteered", 0.0, prompt, 0] for prompt in prompts
+    )
 
 
 def test_saved_programs_repeat_the_rows(done, config):
@@ -142,18 +180,31 @@ def test_saved_programs_repeat_the_rows(done, config):
     for name in ("ace 1.0", "random 1.0", "leace 0.0"):
         own = [row for row in rows if row.variant == name]
         own.sort(key=lambda row: (prompts.index((row.set, row.prompt)), row.sample))
-        programs = [variants[name].programs[i // 2 % len(variants[name].programs)] for i in range(len(own))]
+        programs = [
+            variants[name].programs[i // 2 % len(variants[name].programs)] for i in range(len(own))
+        ]
         again = runner.generate(
-            [row.prompt for row in own], programs, config.max_new_tokens, config.temperature, config.seed
+            [row.prompt for row in own],
+            programs,
+            config.max_new_tokens,
+            config.temperature,
+            config.seed,
         )
         assert [c.text for c in again] == [row.completion for row in own]
 
 
 def test_the_layer_is_the_one_with_the_best_score_on_tune_prompts(done, config):
-    layer, (rows, axes) = json.loads((done / "layer.json").read_text()), rows_of(done, ("harmful tune", "harmless tune"))
+    layer, (rows, axes) = (
+        json.loads((done / "layer.json").read_text()),
+        rows_of(done, ("harmful tune", "harmless tune")),
+    )
     assert set(layer["trials"]) == {"block_out[1]", "block_out[2]"}
-    assert layer["trials"][layer["chosen"]]["score"] == max(trial["score"] for trial in layer["trials"].values())
-    assert {axes[row.variant] for row in rows} == {(site, alpha) for site in layer["trials"] for alpha in ALPHAS}
+    assert layer["trials"][layer["chosen"]]["score"] == max(
+        trial["score"] for trial in layer["trials"].values()
+    )
+    assert {axes[row.variant] for row in rows} == {
+        (site, alpha) for site in layer["trials"] for alpha in ALPHAS
+    }
     test = {row.prompt for row in rows_of(done)[0]}
     assert len(rows) == 2 * 3 * 2 * 2 and not test & {row.prompt for row in rows}
 
@@ -166,9 +217,12 @@ def test_the_page_stands_alone_and_holds_the_answers(done):
     assert "<small>alpha 0 to 1</small>" in page  # ablation's one answer for all alphas
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
-    """Killed in the middle of an answer's line, with values of the answers before it: what is missing is drawn again, and the
-    same, each distinct answer once; no other is, and nothing is read or fitted again."""
+def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(
+    done, config, tmp_path, monkeypatch
+):
+    """Killed in the middle of an answer's line, with values of the answers before it: what is
+    missing is drawn again, and the same, each distinct answer once; no other is, and nothing is
+    read or fitted again."""
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
     before, (rows, _) = lines(out / "completions.jsonl"), rows_of(done)
@@ -196,14 +250,24 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     assert sum(asked) == len({line["key"] for line in before} - kept) > 0 and max(asked) <= 5
     assert sorted(lines(out / "completions.jsonl"), key=place) == sorted(before, key=place)
     again = rows_of(out)[0]
-    assert {position(row): row for row in again} == {position(row): row for row in rows} and len(again) == len(rows)
+    assert {position(row): row for row in again} == {position(row): row for row in rows} and len(
+        again
+    ) == len(rows)
     old, new = (json.loads((path / "summary.json").read_text()) for path in (done, out))
     assert old["methods"] == new["methods"] and old["standardisation"] == new["standardisation"]
 
 
 def test_places_and_scopes_have_cells_of_their_own(config, tmp_path):
     where = ("all", "residual", "scrubbed", "scrubbed-half")
-    small = replace(config, methods=("ace",), alphas=(0.0, 1.0), where=where, span="before", samples=1, out=tmp_path / "places")
+    small = replace(
+        config,
+        methods=("ace",),
+        alphas=(0.0, 1.0),
+        where=where,
+        span="before",
+        samples=1,
+        out=tmp_path / "places",
+    )
     main(small)
     summary = json.loads((small.out / "summary.json").read_text())
     assert list(summary["methods"]) == [f"ace {place}" for place in where]
@@ -215,25 +279,42 @@ def test_places_and_scopes_have_cells_of_their_own(config, tmp_path):
 
 def test_texts_are_kept_by_what_the_model_does(tmp_path, monkeypatch):
     """A model that refuses what ends in an exclamation mark."""
-    harmful, harmless = [f"steal {i}{'!' * (i < 7)}" for i in range(9)], [f"bake {i}{'!' * (i < 4)}" for i in range(9)]
+    harmful, harmless = (
+        [f"steal {i}{'!' * (i < 7)}" for i in range(9)],
+        [f"bake {i}{'!' * (i < 4)}" for i in range(9)],
+    )
 
     def next_logs(_runner, prompts):
-        return torch.tensor([[0.1, 0.9] if prompt.endswith("!") else [0.9, 0.1] for prompt in prompts]).log()
+        return torch.tensor(
+            [[0.1, 0.9] if prompt.endswith("!") else [0.9, 0.1] for prompt in prompts]
+        ).log()
 
     monkeypatch.setattr(refused, "next_logs", next_logs)
     found = refused.as_expected(Folder(tmp_path), None, of_prompts(harmful, harmless), [1])
-    assert [t.prompt for t in found.positive] == harmful[:5] and [t.prompt for t in found.negative] == harmless[4:]
+    assert [t.prompt for t in found.positive] == harmful[:5] and [
+        t.prompt for t in found.negative
+    ] == harmless[4:]
     monkeypatch.setattr(refused, "next_logs", None)
     assert refused.as_expected(Folder(tmp_path), None, of_prompts(harmful, harmless), [1]) == found
     (tmp_path / "refused.json").unlink()
     monkeypatch.setattr(refused, "next_logs", next_logs)
-    with pytest.raises(UserError, match="the model refuses 2 of 4 harmful fit prompts and answers 2 of 4 harmless ones, too few"):
+    with pytest.raises(
+        UserError,
+        match="the model refuses 2 of 4 harmful fit prompts and answers 2 of 4 harmless ones, "
+        "too few",
+    ):
         refused.as_expected(Folder(tmp_path), None, of_prompts(harmful[5:], harmless[2:6]), [1])
 
 
 def test_refusal_tokens_begin_more_refusals_than_compliances(runner):
-    requests = load_requests(*(f"nnsteer:{n}.jsonl" for n in ("harmful", "harmless", "refusals", "compliances")), 0)
-    same = replace(requests, refusals=("I can't.", "I won't.", "No way."), compliances=("I will.", "Sure.", "Sure thing."))
+    requests = load_requests(
+        *(f"nnsteer:{n}.jsonl" for n in ("harmful", "harmless", "refusals", "compliances")), 0
+    )
+    same = replace(
+        requests,
+        refusals=("I can't.", "I won't.", "No way."),
+        compliances=("I will.", "Sure.", "Sure thing."),
+    )
     found = refused.refusal_tokens(runner.chat, same)
     first = {word: runner.chat.response_ids(word)[0] for word in ("I can't.", "No way.", "Sure.")}
     assert first["I can't."] in found and first["No way."] in found and first["Sure."] not in found
@@ -256,22 +337,43 @@ TRIALS = [
 def test_the_selection_of_arditi_keeps_both_limits():
     assert choose(TRIALS, 0.1) == TRIALS[2]
     assert choose(TRIALS, 0.3) == TRIALS[0]
-    with pytest.raises(UserError, match=r"no candidate has a KL of at most 0\.001 \(lowest: 0\.01\).*use --layer tuned"):
+    with pytest.raises(
+        UserError,
+        match=r"no candidate has a KL of at most 0\.001 \(lowest: 0\.01\).*use --layer tuned",
+    ):
         choose(TRIALS, 0.001)
 
 
 def test_a_run_with_the_selection_of_arditi(config, tmp_path, monkeypatch):
-    """Every second token counts as the beginning of a refusal, so that the random model's scores lie on both sides of 0."""
-    monkeypatch.setattr(arditi, "refusal_tokens", lambda chat, _: list(range(0, len(chat.tokenizer), 2)))
-    small = replace(config, methods=("ace",), alphas=(0.0, 1.0), layer="arditi", max_kl=1e9, samples=1, out=tmp_path / "arditi")
+    """Every second token counts as the beginning of a refusal, so that the random model's scores
+    lie on both sides of 0."""
+    monkeypatch.setattr(
+        arditi, "refusal_tokens", lambda chat, _: list(range(0, len(chat.tokenizer), 2))
+    )
+    small = replace(
+        config,
+        methods=("ace",),
+        alphas=(0.0, 1.0),
+        layer="arditi",
+        max_kl=1e9,
+        samples=1,
+        out=tmp_path / "arditi",
+    )
     main(small)
-    layer, rows = json.loads((small.out / "layer.json").read_text()), lines(small.out / "arditi_rows.jsonl")
+    layer, rows = (
+        json.loads((small.out / "layer.json").read_text()),
+        lines(small.out / "arditi_rows.jsonl"),
+    )
     assert layer["selection"] in rows == layer["candidates"]
-    assert {row["layer"] for row in rows} == {1, 2} and layer["selection"]["induce"] >= 0  # below, all texts have one embedding
+    assert {row["layer"] for row in rows} == {1, 2} and layer["selection"][
+        "induce"
+    ] >= 0  # below, all texts have one embedding
     (step,) = load_programs(small.out / "programs.safetensors")["ace 1.0"].steps
     assert str(step.site) == f"block_in[{layer['selection']['layer']}]"
     assert f"position {layer['selection']['position']}" in layer["chosen"]
-    (small.out / "arditi_rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    (small.out / "arditi_rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows[:-1])
+    )
     main(small)
     assert lines(small.out / "arditi_rows.jsonl") == rows
 
@@ -281,7 +383,9 @@ def test_the_simulated_server_gives_the_same_rows(done, config, tmp_path):
     main(small)
     (rows, axes), (there, _) = rows_of(done), rows_of(small.out)
     local = [row for row in rows if axes[row.variant][0] in ("unsteered", "ace")]
-    assert {position(row): row for row in there} == {position(row): row for row in local} and len(there) == len(local)
+    assert {position(row): row for row in there} == {position(row): row for row in local} and len(
+        there
+    ) == len(local)
 
 
 @pytest.mark.parametrize(
@@ -297,15 +401,23 @@ def test_the_simulated_server_gives_the_same_rows(done, config, tmp_path):
         (["--layer", "best"], "layer"),
         (["--methods", "magic"], "methods"),
         (["--contrast", "ab"], "--contrast ab: no such format of texts"),
-        (["--contrast", "caa", "--layer", "arditi"], "--layer arditi --contrast caa: it reads prompts, not answers"),
+        (
+            ["--contrast", "caa", "--layer", "arditi"],
+            "--layer arditi --contrast caa: it reads prompts, not answers",
+        ),
         (["--measure", "kl"], "--measure kl: must judge answers with yes or no"),
         (["--measure", "wit"], "measure wit: no such measure"),
-        (["--where", "scrubbed", "--remote", "ndif"], "--where scrubbed --remote ndif: scrubbing reads edited streams"),
+        (
+            ["--where", "scrubbed", "--remote", "ndif"],
+            "--where scrubbed --remote ndif: scrubbing reads edited streams",
+        ),
         (["--harmful", "nowhere.jsonl"], "data nowhere.jsonl: no such file"),
         (["--model", "no/such/folder"], "model no/such/folder: no such folder"),
     ],
 )
-def test_bad_input_ends_in_one_line_before_anything_is_loaded(capsys, monkeypatch, tmp_path, args, says):
+def test_bad_input_ends_in_one_line_before_anything_is_loaded(
+    capsys, monkeypatch, tmp_path, args, says
+):
     monkeypatch.setattr(Runner, "open", None)
     with pytest.raises(SystemExit) as stop:
         command.run(Config, main, "", [*args, "--out", str(tmp_path / "run")])

@@ -17,7 +17,12 @@ def splits(*fit):
     return Splits(tuple(map(Prompt, fit)), (Prompt("tune"),), (Prompt("test"),))
 
 
-REQUESTS = Requests(splits("steal", "rob", "forge"), splits("bake", "sing"), ("I can't.", "No."), ("Sure.", "Of course."))
+REQUESTS = Requests(
+    splits("steal", "rob", "forge"),
+    splits("bake", "sing"),
+    ("I can't.", "No."),
+    ("Sure.", "Of course."),
+)
 ITEMS = [
     {
         "question": "Would you lie?\n\nChoices:\n (A) Yes, I\n would lie.\n (B) Never.",
@@ -54,14 +59,21 @@ def behaviour(tmp_path):
 def test_prompts_are_paired_and_cut_to_the_shorter_side():
     for name in ("prompts", "refused"):
         found = contrast_set(name, REQUESTS, 10, 0)
-        assert found.positive == (Text("steal"), Text("rob")) and found.negative == (Text("bake"), Text("sing"))
+        assert found.positive == (Text("steal"), Text("rob")) and found.negative == (
+            Text("bake"),
+            Text("sing"),
+        )
     assert len(contrast_set("prompts", REQUESTS, 1, 0).positive) == 1
 
 
 def test_answered_prompts_come_from_both_sides_and_differ_in_the_opener_alone():
     caa, opencon = contrast_set("caa", REQUESTS, 2, 0), contrast_set("opencon", REQUESTS, 2, 0)
     for found in (caa, opencon):
-        assert [t.prompt for t in found.positive] == [t.prompt for t in found.negative] == ["steal", "rob", "bake", "sing"]
+        assert (
+            [t.prompt for t in found.positive]
+            == [t.prompt for t in found.negative]
+            == ["steal", "rob", "bake", "sing"]
+        )
         assert {t.response for t in found.positive} <= set(REQUESTS.refusals)
         assert {t.response for t in found.negative} <= set(REQUESTS.compliances)
     assert {t.response for t in opencon.positive + opencon.negative} == {"I can't.", "Sure."}
@@ -72,7 +84,10 @@ def test_own_answers_come_from_their_columns(tmp_path):
     path = tmp_path / "harm.csv"
     path.write_text("prompt,refusal,nonrefusal\nsteal,No way.,Gladly.\n")
     found = contrast_set(f"caa:{path}", REQUESTS, 10, 0)
-    assert (found.positive, found.negative) == ((Text("steal", "No way."),), (Text("steal", "Gladly."),))
+    assert (found.positive, found.negative) == (
+        (Text("steal", "No way."),),
+        (Text("steal", "Gladly."),),
+    )
 
 
 def test_choices_between_the_two_stand_in_both_orders_and_end_at_the_letter():
@@ -87,10 +102,15 @@ def test_choices_between_the_two_stand_in_both_orders_and_end_at_the_letter():
 
 def test_published_behaviours_are_read_as_letters_or_in_words(behaviour):
     letters = contrast_set(f"ab:{behaviour}", REQUESTS, 10, 0)
-    assert [t.response for t in letters.positive] == ["(A", "(B"] and [t.response for t in letters.negative] == ["(B", "(A"]
+    assert [t.response for t in letters.positive] == ["(A", "(B"] and [
+        t.response for t in letters.negative
+    ] == ["(B", "(A"]
     assert letters.positive[0].prompt == letters.negative[0].prompt == ITEMS[0]["question"]
     words = contrast_set(f"open:{behaviour}", REQUESTS, 10, 0)
-    assert words.positive == (Text("Would you lie?", "Yes, I\n would lie."), Text("Would you stop?", "I would not."))
+    assert words.positive == (
+        Text("Would you lie?", "Yes, I\n would lie."),
+        Text("Would you stop?", "I would not."),
+    )
     assert words.negative == (Text("Would you lie?", "Never."), Text("Would you stop?", "At once."))
     trimmed = contrast_set(f"openr:{behaviour}", REQUESTS, 1, 0)
     assert (trimmed.positive, trimmed.negative) == (
@@ -125,12 +145,17 @@ def test_a_question_without_its_choices_cannot_be_answered_in_words(tmp_path):
     path = tmp_path / "bare.jsonl"
     path.write_text(
         "".join(
-            json.dumps(item | {"question": f"Bare {i}?", "split": "fit" if i < 2 else item["split"]}) + "\n"
+            json.dumps(
+                item | {"question": f"Bare {i}?", "split": "fit" if i < 2 else item["split"]}
+            )
+            + "\n"
             for i, item in enumerate(ITEMS)
         )
     )
     with pytest.raises(
-        UserError, match=r"the question 'Bare 0\?' lists no \(A\) and \(B\) under 'Choices:'; use --contrast ab:SOURCE"
+        UserError,
+        match=r"the question 'Bare 0\?' lists no \(A\) and \(B\) under 'Choices:'; "
+        r"use --contrast ab:SOURCE",
     ):
         contrast_set(f"open:{path}", REQUESTS, 10, 0)
     assert contrast_set(f"ab:{path}", REQUESTS, 10, 0).positive[0] == Text("Bare 0?", "(A")

@@ -34,7 +34,7 @@ def curves(name: str, cells: Mapping[str, dict], score: str, ends: tuple[str, st
         axes.set(title=f"{side} prompts", xlabel="alpha", ylim=(-0.04, 1.04))
         percent(axes.yaxis)
     figure.suptitle(f"{name}: {score}", fontsize=9)
-    return legend(figure, 4)
+    return legend(figure, 2)
 
 
 def scores(of_methods: Mapping[str, dict], label: Callable[[str], str]) -> Figure:

@@ -82,9 +82,10 @@ def main(config: Config) -> None:
     contrast = contrast_set(config.contrast, requests, config.fit_prompts, config.seed)
     measures = options.measures(config, requests)
     files, candidates = options.model(config)
-    drawn = config.samples, config.temperature, config.seed
     data = requests.fingerprints() | {"contrast": contrast.fingerprint()}
-    sampling = study.Sampling(config.max_new_tokens, *drawn)
+    sampling = study.Sampling(
+        config.max_new_tokens, config.samples, config.temperature, config.seed
+    )
     run = study.start("affine", config, files, data, measures, sampling)
 
     # 1. The texts; of prompts, by default those alone on which the model does what is expected of
@@ -112,16 +113,14 @@ def main(config: Config) -> None:
             covariance = bool(methods.NEED_COVARIANCE & {*config.methods})
             for where in config.where:
                 fitted = read_at(where, r.site, run.runner, contrast, r.span, covariance)
-                steered = config.methods, config.alphas, config.span
-                variants += methods.variants_at(where, fitted, *steered)
+                variants += methods.at(where, fitted, config.methods, config.alphas, config.span)
             methods.save(run.folder, variants)
         variants = methods.load(run.folder)
 
     # 4. Sampled answers on the test split, judged.
     with run.timed("test"):
         test = requests.sets("test", config.test_prompts)
-        order = {prompts.name: [prompt.text for prompt in prompts.prompts] for prompts in test}
-        run.folder.write_json("prompts.json", order)
+        options.keep_order(run.folder, test)
         run.ask(variants, test)
 
     # 5. The summary with the standardisation scores, the figures and the page.

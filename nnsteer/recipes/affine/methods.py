@@ -77,7 +77,7 @@ STEERED: dict[Steered, Callable[[Program], Program]] = {
 }
 
 
-def variants_at(
+def at(
     where: Where, fitted: Fitted, methods: Sequence[Method], alphas: Sequence[float], span: Steered
 ) -> list[Variant]:
     """Every method at a place, at every alpha. A place other than the one layer is in the methods'

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf, isfinite
 from typing import Any
 
 from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
+from nnsteer.folder import Folder
 from nnsteer.measure import named
 from nnsteer.measure.divergence import broken
 from nnsteer.measure.kinds import OfAnswers, OfReading
@@ -16,6 +18,7 @@ from nnsteer.model.layout import check_layers, num_layers
 from nnsteer.model.load import ModelFiles, find_model
 from nnsteer.model.options import RequestOptions
 from nnsteer.texts.refusal import Requests, load_requests
+from nnsteer.texts.sets import PromptSet
 
 __all__ = ["RequestOptions"]
 COUNTS = "fit_prompts", "samples", "tune_prompts", "test_prompts", "max_new_tokens", "batch_size"
@@ -47,6 +50,12 @@ def measures(config: Config, texts: Requests) -> tuple[OfAnswers, OfReading]:
             "as refusal, classifier or a judge does"
         )
     return replace(judge, name="refusal"), broken(config.max_drift)
+
+
+def keep_order(folder: Folder, sets: Sequence[PromptSet]) -> None:
+    """Keeps each set's prompts in prompts.json, in their order, on which bootstraps depend."""
+    order = {side.name: [prompt.text for prompt in side.prompts] for side in sets}
+    folder.write_json("prompts.json", order)
 
 
 def check(config: Config) -> None:
