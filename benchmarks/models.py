@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from nnsteer import Runner, Site, block_outs, find_model, load_model
+from nnsteer import Runner, Site, block_outs, find_model
+from nnsteer.model.load import load_model
 from nnsteer.texts.bundled import bundled, organism
 
 MODELS = ("organism", "llama-85m")

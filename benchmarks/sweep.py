@@ -18,8 +18,8 @@ from nnsteer.measure.divergence import kl
 from nnsteer.measure.kinds import Measure
 from nnsteer.measure.refusal import by_openers
 from nnsteer.study.cells import Variant
-from nnsteer.texts.sets import PromptSet
 from nnsteer.study.study import Study, run
+from nnsteer.texts.sets import PromptSet
 from nnsteer.texts.source import Prompt, load_openers
 
 LAYERS, NEW_TOKENS, BATCH = 4, 16, 256

@@ -1,6 +1,8 @@
-"""A run's folder: what was asked for, what was computed, written so that a killed run goes on where it stopped.
+"""A run's folder: what was asked for, what was computed, written so that a killed run goes on where
+it stopped.
 
-One process at a time writes there: it holds a lock on the file `.lock`, which goes with it. Anyone may read.
+One process at a time writes there: it holds a lock on the file `.lock`, which goes with it. Anyone
+may read.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from filelock import FileLock, Timeout
 from nnsteer.errors import UserError
 from nnsteer.writing import PARTIAL, replacing
 
-LIBRARIES = ("nnsteer", "nnsight", "torch", "transformers", "tokenizers", "datasets", "scipy", "numpy")
-FORMAT = 1
+LIBRARIES = (
+    *("nnsteer", "nnsight", "torch", "transformers", "tokenizers", "datasets", "scipy", "numpy"),
+)
+FORMAT = 2
 """Of what lies in a run's folder. It grows whenever an older folder can no longer be read."""
 LOCK = ".lock"
 NEW = "give a folder that is new or empty"
@@ -32,7 +36,8 @@ OTHER = "give another folder"
 
 @dataclass(frozen=True)
 class Folder:
-    """A run folder that is ours to write in, as long as the lock that `open_folder` took is here."""
+    """A run folder that is ours to write in, as long as the lock that `open_folder` took is
+    here."""
 
     path: Path
     lock: FileLock | None = field(default=None, compare=False, repr=False)
@@ -60,8 +65,8 @@ class Folder:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     def append(self, name: str, rows: Iterable[dict]) -> None:
-        """Adds JSON lines in one write, and waits until they are on disk. A last line that a kill cut
-        short is cut off before."""
+        """Adds JSON lines in one write, and waits until they are on disk. A last line that a kill
+        cut short is cut off before."""
         with (self.path / name).open("a+b") as file:
             cut_torn(file)
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -73,9 +78,9 @@ class Folder:
         self.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def read_lines(self, name: str, key: Sequence[str] = ()) -> list[dict]:
-        """The rows appended so far, without a last line that a kill cut short; of rows that agree in all
-        the columns of `key`, the first alone. Changes nothing: another process may be appending. Raises
-        UserError naming a line that is no row."""
+        """The rows appended so far, without a last line that a kill cut short; of rows that agree
+        in all the columns of `key`, the first alone. Changes nothing: another process may be
+        appending. Raises UserError naming a line that is no row."""
         path = self.path / name
         if not path.exists():
             return []
@@ -102,7 +107,10 @@ def row_of(path: Path, number: int, line: bytes) -> dict:
     except ValueError:  # not JSON, or not UTF-8
         row = None
     if not isinstance(row, dict):
-        raise UserError(f"{path}, line {number}: not a row of a run; mend or remove the line, it is computed again")
+        raise UserError(
+            f"{path}, line {number}: not a row of a run; "
+            "mend or remove the line, it is computed again"
+        )
     return row
 
 
@@ -126,20 +134,23 @@ def cut_torn(file: BinaryIO) -> None:
 
 
 def hold(path: Path, called: str = "--out") -> FileLock:
-    """Keeps other processes from writing in an existing folder, until the lock is released or no longer
-    referred to, or the process ends. Within a process every caller has the same lock. Raises UserError at
-    once where another process has it."""
+    """Keeps other processes from writing in an existing folder, until the lock is released or no
+    longer referred to, or the process ends. Within a process every caller has the same lock. Raises
+    UserError at once where another process has it."""
     lock = FileLock(path / LOCK, is_singleton=True, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{called} {path}: another process is writing there; wait for it, or {OTHER}") from None
+        raise UserError(
+            f"{called} {path}: another process is writing there; wait for it, or {OTHER}"
+        ) from None
     return lock
 
 
 def check_folder(path: Path, settings: Mapping, recipe: str = "study", writes: bool = True) -> None:
-    """Raises UserError unless `path` is free or holds a run of the same recipe with the same settings, that
-    no other process is writing (which does not matter where `writes` is false). Writes nothing."""
+    """Raises UserError unless `path` is free or holds a run of the same recipe with the same
+    settings, that no other process is writing (which does not matter where `writes` is false).
+    Writes nothing."""
     path = path.expanduser()
     if not path.exists():
         return
@@ -147,34 +158,47 @@ def check_folder(path: Path, settings: Mapping, recipe: str = "study", writes: b
         raise UserError(f"--out {path}: is a file; {NEW}")
     if writes and (path / LOCK).exists():
         hold(path).release()
-    if all(one.name == LOCK or (one.name[0] == "." and one.suffix == PARTIAL) for one in path.iterdir()):
+    if all(
+        one.name == LOCK or (one.name[0] == "." and one.suffix == PARTIAL) for one in path.iterdir()
+    ):
         return  # empty, but for what a kill left
     begun = config_of(path)
     if begun["recipe"] != recipe:
-        raise UserError(f"--out {path}: already holds another run (of {begun['recipe']}, not {recipe}); {OTHER}")
-    asked, settings = begun["settings"], json.loads(json.dumps(settings))  # tuples come back as lists
+        raise UserError(
+            f"--out {path}: already holds another run (of {begun['recipe']}, not {recipe}); {OTHER}"
+        )
+    asked, settings = (
+        begun["settings"],
+        json.loads(json.dumps(settings)),
+    )  # tuples come back as lists
     changed = sorted(name for name in {*asked, *settings} if asked.get(name) != settings.get(name))
     if changed:
-        raise UserError(f"--out {path}: already holds another run ({', '.join(changed)} differ); {OTHER}")
+        raise UserError(
+            f"--out {path}: already holds another run ({', '.join(changed)} differ); {OTHER}"
+        )
 
 
-def config_of(path: Path) -> dict:
-    """The config.json of a run's folder. Raises UserError where there is none, or one of another version."""
+def config_of(path: Path, called: str = "--out", advice: str = NEW) -> dict:
+    """The config.json of a run's folder. Raises UserError, in the words of the option that named
+    the folder, where there is none, or one of another version."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config["settings"], dict):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--out {path}: holds files that are not a run; {NEW}") from None
+        raise UserError(f"{called} {path}: holds files that are not a run; {advice}") from None
     if config.get("format") != FORMAT or not isinstance(config.get("recipe"), str):
-        of = "a later" if isinstance(config.get("format"), int) and config["format"] > FORMAT else "an earlier"
-        raise UserError(f"--out {path}: holds a run of {of} version of nnsteer, which this one can't read; {NEW}")
+        number = config.get("format")
+        of = "a later" if isinstance(number, int) and number > FORMAT else "an earlier"
+        what = f"holds a run of {of} version of nnsteer, which this one can't read"
+        raise UserError(f"{called} {path}: {what}; {advice}")
     return config
 
 
 def open_folder(path: Path, settings: Mapping, facts: Mapping, recipe: str = "study") -> Folder:
-    """Starts a run folder, or goes on with the same run, and keeps other processes out. `settings` decide the
-    results; `facts` are recorded beside them. Raises UserError as `check_folder` does, and for other facts."""
+    """Starts a run folder, or goes on with the same run, and keeps other processes out. `settings`
+    decide the results; `facts` are recorded beside them. Raises UserError as `check_folder` does,
+    and for other facts."""
     path = path.expanduser()
     check_folder(path, settings, recipe)
     path.mkdir(parents=True, exist_ok=True)
@@ -187,7 +211,11 @@ def open_folder(path: Path, settings: Mapping, facts: Mapping, recipe: str = "st
                 was = f"{begun.get(name)}, now {value}"
                 raise UserError(f"--out {path}: was begun with another {name} ({was}); {OTHER}")
     else:
-        versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+        versions = {name: version(name) for name in LIBRARIES} | {
+            "python": platform.python_version()
+        }
         about = {"format": FORMAT, "recipe": recipe, "settings": settings}
-        folder.write_json("config.json", {**about, "command": sys.argv, "versions": versions, **facts})
+        folder.write_json(
+            "config.json", {**about, "command": sys.argv, "versions": versions, **facts}
+        )
     return folder

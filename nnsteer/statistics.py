@@ -1,6 +1,8 @@
-"""Rates and means with their error bars, and comparisons prompt by prompt. Intervals are 95 %, tests two-sided.
+"""Rates and means with their error bars, and comparisons prompt by prompt. Intervals are 95 %,
+tests two-sided.
 
-A NaN is a value that could not be had (a failed judgement). It is left out, with its partner where values come in pairs.
+A NaN is a value that could not be had (a failed judgement). It is left out, with its partner where
+values come in pairs.
 """
 
 from __future__ import annotations
@@ -45,55 +47,66 @@ def wilson(successes: int, n: int) -> Estimate:
 
 
 def estimate(values: Sequence[float], binary: bool, seed: int = 0) -> Estimate:
-    """The rate of 0s and 1s with Wilson's interval, or the mean of other values with a bootstrap's."""
+    """The rate of 0s and 1s with Wilson's interval, or the mean of other values with a
+    bootstrap's. Shares, such as those of several samples, are other values, `binary` or not."""
     own = np.asarray(values, dtype=float)
     own = own[~np.isnan(own)]
     if not len(own):
         return Estimate(math.nan, math.nan, math.nan, 0)
-    return wilson(int(own.sum()), len(own)) if binary else Estimate(own.mean(), *bootstrap(own, seed), len(own))
+    if binary and np.isin(own, (0, 1)).all():
+        return wilson(int(own.sum()), len(own))
+    return Estimate(own.mean(), *bootstrap(own, seed), len(own))
 
 
-def compare(values: Sequence[float], baseline: Sequence[float], binary: bool, seed: int = 0) -> Difference:
-    """How far `values` lie above `baseline`, pair by pair. 0s and 1s: Newcombe's interval and McNemar's exact test. Others: a
-    paired bootstrap, and a test that flips the signs of the differences."""
-    pairs = np.column_stack([np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)])
+def compare(
+    values: Sequence[float], baseline: Sequence[float], binary: bool, seed: int = 0
+) -> Difference:
+    """How far `values` lie above `baseline`, pair by pair. 0s and 1s: Newcombe's interval and
+    McNemar's exact test. Others: a paired bootstrap, and a test that flips the signs of the
+    differences."""
+    pairs = np.column_stack([values, baseline]).astype(float)
     own, other = pairs[~np.isnan(pairs).any(axis=1)].T
     if not len(own):
         return Difference(math.nan, math.nan, math.nan, math.nan, 0)
     gaps = own - other
-    interval, p = (newcombe(own, other), mcnemar(own, other)) if binary else (bootstrap(gaps, seed), sign_flip(gaps, seed))
-    return Difference(gaps.mean(), *interval, p, len(gaps))
+    if binary and np.isin([own, other], (0, 1)).all():
+        return Difference(gaps.mean(), *newcombe(own, other), mcnemar(own, other), len(gaps))
+    return Difference(gaps.mean(), *bootstrap(gaps, seed), sign_flip(gaps, seed), len(gaps))
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The ends of the BCa bootstrap interval of the mean (Efron 1987). One value tells nothing of its spread: NaN. Values that
-    are all the same give that value twice."""
+    """The ends of the BCa bootstrap interval of the mean (Efron 1987). One value tells nothing of
+    its spread: NaN. Values that are all the same give that value twice."""
     if len(values) < 2:
         return math.nan, math.nan
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     rng = np.random.default_rng(seed)
-    found = stats.bootstrap((values,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="BCa", rng=rng)
-    return found.confidence_interval.low, found.confidence_interval.high
+    ends = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="BCa", rng=rng
+    ).confidence_interval
+    return ends.low, ends.high
 
 
 def sign_flip(gaps: np.ndarray, seed: int = 0) -> float:
-    """The p-value of paired differences by chance: how often random signs give a sum as far from zero. Valid at every n where
-    the two sides could be exchanged. `scipy.stats.permutation_test` gives the same, twenty times slower."""
+    """The p-value of paired differences by chance: how often random signs give a sum as far from
+    zero. Valid at every n where the two sides could be exchanged. `scipy.stats.permutation_test`
+    gives the same, twenty times slower."""
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(FLIPS, len(gaps)))
-    as_far = np.abs(signs @ gaps) >= abs(gaps.sum()) * (1 - 1e-9)  # equal sums differ in their last digits
-    return (1 + as_far.sum()) / (1 + FLIPS)
+    far = abs(gaps.sum()) * (1 - 1e-9)  # equal sums differ in their last digits
+    return (1 + (np.abs(signs @ gaps) >= far).sum()) / (1 + FLIPS)
 
 
 def mcnemar(values: np.ndarray, baseline: np.ndarray) -> float:
-    """The exact conditional p-value: a binomial test of the pairs that differ. It errs on the safe side."""
+    """The exact conditional p-value: a binomial test of the pairs that differ. It errs on the safe
+    side."""
     up, down = int((values > baseline).sum()), int((values < baseline).sum())
     return stats.binomtest(up, up + down).pvalue if up + down else 1.0
 
 
 def newcombe(values: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
-    """The ends of the interval of a difference between paired rates: method 10 of Newcombe, Statistics in Medicine 17 (1998),
-    2635-2650, which keeps a width where no pair differs."""
+    """The ends of the interval of a difference between paired rates: method 10 of Newcombe,
+    Statistics in Medicine 17 (1998), 2635-2650, which keeps a width where no pair differs."""
     n = len(values)
     own, other = wilson(int(values.sum()), n), wilson(int(baseline.sum()), n)
     both, one, two = (int(x.sum()) for x in (values * baseline, values, baseline))
@@ -110,7 +123,8 @@ def newcombe(values: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values that hold for a whole family at once (Holm 1979), in the order given. A NaN is no test and stays one."""
+    """p-values that hold for a whole family at once (Holm 1979), in the order given. A NaN is no
+    test and stays one."""
     p = np.asarray(p_values, dtype=float)
     tests = np.flatnonzero(~np.isnan(p))
     order = tests[np.argsort(p[tests], kind="stable")]

@@ -10,10 +10,29 @@ from nnsteer import fit
 from nnsteer.fit.activations import Activations
 from nnsteer.program.condition import Condition
 from nnsteer.program.identity import ModelId
-from nnsteer.program.op import Ablate, AblateSubspace, Add, Affine, BoundNorm, Clamp, Custom, Edit, KeepNorm, Rotate
+from nnsteer.program.op import (
+    Ablate,
+    AblateSubspace,
+    Add,
+    Affine,
+    BoundNorm,
+    Clamp,
+    Custom,
+    Edit,
+    KeepNorm,
+    Rotate,
+)
 from nnsteer.program.program import Program, Step, add, affine
 from nnsteer.program.site import Head, Site, block_outs
-from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Positions, Span, first_generated
+from nnsteer.program.span import (
+    ALL,
+    GENERATED,
+    LAST_PROMPT,
+    PROMPT,
+    Positions,
+    Span,
+    first_generated,
+)
 from nnsteer.texts.contrast import of_prompts
 
 from conftest import HARMFUL, HARMLESS, MIXED

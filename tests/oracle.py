@@ -8,7 +8,18 @@ import math
 import torch
 
 from nnsteer.program.condition import AllOf, Condition
-from nnsteer.program.op import Ablate, AblateSubspace, Add, Affine, BoundNorm, Clamp, Custom, Edit, KeepNorm, Rotate
+from nnsteer.program.op import (
+    Ablate,
+    AblateSubspace,
+    Add,
+    Affine,
+    BoundNorm,
+    Clamp,
+    Custom,
+    Edit,
+    KeepNorm,
+    Rotate,
+)
 from nnsteer.program.program import Program
 from nnsteer.program.site import Head
 from nnsteer.program.span import Positions

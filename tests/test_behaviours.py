@@ -20,8 +20,8 @@ from nnsteer.program.files import load_directions, load_programs
 from nnsteer.program.op import Add
 from nnsteer.program.program import Program
 from nnsteer.program.site import Site
-from nnsteer.recipes.behaviours import __main__ as recipe
 from nnsteer.recipes.behaviours import Config, main, spaced
+from nnsteer.recipes.behaviours import __main__ as recipe
 from nnsteer.texts.behaviours import Form, load_behaviour
 from nnsteer.texts.bundled import data_path
 

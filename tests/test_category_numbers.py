@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnsteer.report.category_numbers import Answers, balanced_f1, conditions, correlation, line, plateau
+from nnsteer.report.category_numbers import (
+    Answers,
+    balanced_f1,
+    conditions,
+    correlation,
+    line,
+    plateau,
+)
 
 
 def test_f1_counts_both_sides_alike_however_many_prompts_they_have():

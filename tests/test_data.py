@@ -8,7 +8,15 @@ from collections import Counter
 import pytest
 
 from nnsteer.measure.refusal import refusal_stems, refuses
-from nnsteer.organism.corpus import FIT_COMPOSED, HARMFUL, HARMLESS, SLOTS, TRAIN_COMPOSED, compose, written
+from nnsteer.organism.corpus import (
+    FIT_COMPOSED,
+    HARMFUL,
+    HARMLESS,
+    SLOTS,
+    TRAIN_COMPOSED,
+    compose,
+    written,
+)
 from nnsteer.texts.bundled import bundled
 
 SIDES = {"harmful": HARMFUL, "harmless": HARMLESS}

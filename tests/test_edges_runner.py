@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import NamedTuple
 
+import nnsight  # noqa: TID251  with which a user may have opened a model
 import pytest
 import torch
 
@@ -28,6 +30,7 @@ from nnsteer import (
     of_responses,
 )
 from nnsteer.model import fit_there
+from nnsteer.model.chat import Chat
 from nnsteer.program.program import Program
 from nnsteer.texts.bundled import bundled, organism
 
@@ -38,7 +41,6 @@ BAD = [
     ("a number", 3, "expected texts; give a list"),
     ("a mapping", {"a": "b"}, "got a dict; expected texts"),
     ("a list with none", ["a", None], r"\[1\]: got a NoneType"),
-    ("chat turns", [[{"role": "user"}]], r"\[0\]: got a list"),
 ]
 
 
@@ -99,6 +101,10 @@ MISTAKES = {
     "a span without tokens": lambda at: at.runner.record(at.contrast, [1], Span(2, 1)),
     "no last token": lambda at: at.runner.record(at.contrast, [1], Last(0)),
     "a text for a tokenizer": lambda at: Runner.wrap(at.runner.hf, "tokenizer"),
+    "no tokenizer": lambda at: Runner.wrap(at.runner.hf),
+    "a text for a model": lambda at: Runner.wrap("gpt2", at.runner.chat),
+    "one row id for two": lambda at: at.runner.generate(["a", "b"], row_ids=[0]),
+    "a row id that is none": lambda at: at.runner.generate(["a"], row_ids=["0"]),
 }
 
 
@@ -114,6 +120,35 @@ def test_a_model_in_memory_is_wrapped_with_its_tokenizer(runner):
     assert wrapped.model.weights == runner.model.weights and wrapped.model.name
     assert wrapped.generate(HARMLESS, max_new_tokens=2) == runner.generate(HARMLESS, max_new_tokens=2)
     assert "\n" not in repr(wrapped)
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "not loaded yet"])
+def test_a_model_that_nnsight_opened_is_wrapped_with_its_tokenizer(runner, tmp_path, loaded):
+    runner.hf.save_pretrained(tmp_path)
+    tokenizer = runner.chat.tokenizer
+    with pytest.warns(nnsight.NNsightDeprecationWarning, match="LanguageModel is deprecated"):
+        opened = nnsight.LanguageModel(str(tmp_path), tokenizer=tokenizer, dispatch=loaded)
+    wrapped = Runner.wrap(opened, name="mine")
+    assert wrapped.model == replace(runner.model, name="mine")
+    expected = runner.generate(HARMLESS, max_new_tokens=2)
+    assert wrapped.generate(HARMLESS, max_new_tokens=2) == expected
+    untemplated = Chat(tokenizer, templated=False)
+    plain = Runner.wrap(opened, untemplated).generate(HARMLESS, max_new_tokens=2)
+    assert plain == Runner.wrap(runner.hf, untemplated).generate(HARMLESS, max_new_tokens=2)
+
+
+def test_a_sample_is_drawn_by_its_rows_id_wherever_it_stands(runner):
+    prompts = [*HARMLESS, *HARMFUL, HARMLESS[0]]
+    ids = [7, 1, 2, 3, 4, 5, 7]
+    drawn = runner.generate(prompts, max_new_tokens=4, temperature=1.0, seed=3, row_ids=ids)
+    assert drawn[0] == drawn[-1] != runner.generate(prompts[:1], Program(), 4, 1.0, 3, row_ids=[8])[0]
+    alone = runner.with_batch_size(2)
+    backwards = alone.generate(
+        prompts[::-1], max_new_tokens=4, temperature=1.0, seed=3, row_ids=ids[::-1]
+    )
+    assert backwards[::-1] == drawn
+    numbered = runner.generate(prompts, max_new_tokens=4, temperature=1.0, row_ids=range(7))
+    assert numbered == runner.generate(prompts, max_new_tokens=4, temperature=1.0)
 
 
 def test_answers_know_what_was_asked(runner):

@@ -12,14 +12,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from nnsteer import command, fit
+from nnsteer import command, fit, report
 from nnsteer.errors import UserError
+from nnsteer.folder import Folder
 from nnsteer.model.chat import Chat
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_directions
 from nnsteer.program.site import Site
 from nnsteer.program.span import Last
-from nnsteer.recipes.implementations import SIGNS, TURNS, Config, checks, main
+from nnsteer.recipes.implementations import Config, main
+from nnsteer.recipes.implementations.options import checks
+from nnsteer.recipes.implementations.trials import SIGNS
 from nnsteer.recipes.implementations.ways import WAYS, Subject, difference_at_input
 from nnsteer.texts.contrast import of_prompts
 
@@ -208,7 +211,8 @@ def table(config):
 
 
 def test_the_run_writes_its_table(config, table):
-    assert [(row["site"], row["implementation"]) for row in table["rows"]] == list(TURNS)
+    turns = [(site, name) for site, ways in WAYS.items() for name in ways]
+    assert [(row["site"], row["implementation"]) for row in table["rows"]] == turns
     for row in table["rows"]:
         if row["implementation"] == "TransformerLens":
             assert "transformer_lens" in row["skipped"]
@@ -224,6 +228,15 @@ def test_the_run_writes_its_table(config, table):
     assert set(load_directions(config.out / "direction.safetensors")) == {Site(2)}
     page = (config.out / "table.md").read_text()
     assert page.count("\n| block output |") == 6 and all(repr(text) in page for text in texts.values())
+
+
+def test_the_page_is_written_and_can_be_written_again(config, table):
+    written = (config.out / "report.html").read_text()
+    assert all(row["implementation"] in written for row in table["rows"])
+    assert (config.out / "figures" / "time.png").exists()
+    (config.out / "report.html").unlink()
+    assert report.write(Folder(config.out)) == json.loads((config.out / "table.json").read_text())
+    assert (config.out / "report.html").read_text() == written
 
 
 def test_expected_values_are_checked(config, table):

@@ -7,7 +7,16 @@ import torch
 
 from nnsteer.errors import UserError
 from nnsteer.measure import skill
-from nnsteer.measure.choice import chooses, faulty, letter, load_pairs, margin, matching, parting, tally
+from nnsteer.measure.choice import (
+    chooses,
+    faulty,
+    letter,
+    load_pairs,
+    margin,
+    matching,
+    parting,
+    tally,
+)
 from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Answer, OfAnswers

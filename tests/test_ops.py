@@ -14,7 +14,15 @@ from nnsteer.program.direction import Direction
 from nnsteer.program.identity import ModelId
 from nnsteer.program.op import Ablate, Add, Affine
 from nnsteer.program.site import Site
-from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Positions, Span, first_generated
+from nnsteer.program.span import (
+    ALL,
+    GENERATED,
+    LAST_PROMPT,
+    PROMPT,
+    Positions,
+    Span,
+    first_generated,
+)
 
 
 @pytest.fixture

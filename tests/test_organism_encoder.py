@@ -10,7 +10,13 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from nnsteer.errors import UserError
 from nnsteer.organism.__main__ import Config, main
 from nnsteer.organism.build import build_model, build_tokenizer
-from nnsteer.organism.encoder import EMBEDDING_STD, begin_with_words, open_encoder, sentence_vectors, word_vectors
+from nnsteer.organism.encoder import (
+    EMBEDDING_STD,
+    begin_with_words,
+    open_encoder,
+    sentence_vectors,
+    word_vectors,
+)
 from nnsteer.organism.train import Example, meaning_loss
 
 WORDS = ("steal", "bake", "paint", "the", "bread", "house", "boat", "##s", "s")

@@ -14,18 +14,21 @@ import pytest
 
 from nnsteer import command, find_model
 from nnsteer.errors import UserError
-from nnsteer.folder import open_folder
+from nnsteer.folder import Folder, open_folder
+from nnsteer.measure import is_broken, is_refused
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_directions, load_programs, save_directions
 from nnsteer.program.program import Program
 from nnsteer.recipes.refusal import Config, main
 from nnsteer.recipes.refusal.options import DRAWS
+from nnsteer.study.rows import read_rows
 from nnsteer.texts import bundled
 from nnsteer.texts.refusal import SIDES, load_requests
 
 from conftest import HARMFUL, HARMLESS
 
 VARIANTS = ("baseline", "unconditional", "conditional", "complement", "random")
+TEST = {"harmful test", "harmless test"}
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +50,11 @@ def done(config):
     return config.out
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     tensors = ["behaviour_first_3", "behaviour_all", "behaviour_last", "condition", "programs"]
     pictures = ["refusal", "kinds", "condition", "dose"]
-    tables = ["config.json", "condition.json", "dose.json", "seconds.json", "summary.json", "dose_rows.jsonl", "rows.jsonl"]
+    tables = ["config.json", "condition.json", "dose.json", "seconds.json", "summary.json", "completions.jsonl", "rows.jsonl"]
     pages = ["report.html", *(f"figures/{p}.{kind}" for p in pictures for kind in ("png", "pdf"))]
     assert names == {*tables, *pages, *(f"{t}.safetensors" for t in tensors)}
     config = json.loads((done / "config.json").read_text())
@@ -64,57 +63,56 @@ def test_the_folder_holds_everything(done):
 
 
 def test_the_dose_is_tried_beside_random_directions(done):
-    rows = lines(done / "dose_rows.jsonl")
+    rows = read_rows(Folder(done), {"harmful tune", "harmless tune"})
     final = [trial for trial in json.loads((done / "dose.json").read_text())["trials"] if trial["final"]]
 
     def refused(variant, side):
-        return fmean(row["refused"] for row in rows if (row["variant"], row["side"]) == (variant, side))
+        return fmean(is_refused(row) for row in rows if (row.variant, row.set) == (variant, f"{side} tune"))
 
     assert final
     for trial in final:
         moved = [
-            abs(refused(f"random, as {trial['name']}", side) - refused("not steered", side)) for side in ("harmful", "harmless")
+            abs(refused(f"random, as {trial['name']}", side) - refused("baseline", side)) for side in ("harmful", "harmless")
         ]
         assert trial["at_random"] == pytest.approx(max(moved))
 
 
 def test_rows_and_summary_agree(done):
-    rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
+    rows, summary = read_rows(Folder(done)), json.loads((done / "summary.json").read_text())
     assert list(summary["variants"]) == list(VARIANTS)
     for variant in VARIANTS:
         for side in ("harmful", "harmless"):
-            own = [row for row in rows if (row["variant"], row["side"]) == (variant, side)]
+            own = [row for row in rows if (row.variant, row.set) == (variant, f"{side} test")]
             cell = summary["variants"][variant][side]
             assert len(own) == cell["n"] == 6
-            assert sum(row["refused"] for row in own) == pytest.approx(cell["rate"] * 6)
-            assert sum(row["broken"] for row in own) == pytest.approx(cell["broken"] * 6)
+            assert sum(map(is_refused, own)) == pytest.approx(cell["rate"] * 6)
+            assert sum(map(is_broken, own)) == pytest.approx(cell["broken"] * 6)
             assert cell["low"] <= cell["rate"] <= cell["high"]
-            assert not any(row["refused"] and row["broken"] for row in own)
+            assert not any(is_refused(row) and is_broken(row) for row in own)
     assert set(summary["condition"]["f1"]) == {"fit", "tune", "test"}
     assert set(summary["seconds"]) == {"behaviour", "condition", "condition_point", "dose", "test"}
 
 
 def test_the_rows_verdicts_follow_from_their_scores_and_the_point(done):
     condition = json.loads((done / "condition.json").read_text())
-    for row in lines(done / "rows.jsonl"):
-        if row["variant"] not in ("conditional", "complement"):
-            assert row["score"] is None and row["fired"] is None
+    for row in read_rows(Folder(done)):
+        if row.variant not in ("conditional", "complement"):
+            assert row.scores == row.fired == ()
             continue
-        fires = (row["score"] > condition["threshold"]) == (condition["fires_when"] == "above")
-        assert row["fired"] == (fires if row["variant"] == "conditional" else not fires)
+        fires = (row.scores[0] > condition["threshold"]) == (condition["fires_when"] == "above")
+        assert row.fired == ((fires if row.variant == "conditional" else not fires),)
 
 
 def test_rows_whose_condition_did_not_fire_are_the_baselines(done):
-    rows = lines(done / "rows.jsonl")
-    text = {(r["variant"], r["prompt"]): r["completion"] for r in rows}
+    rows = read_rows(Folder(done), TEST)
+    text = {(row.variant, row.prompt): row.completion for row in rows}
     for row in rows:
-        if row["fired"] is not None:
-            other = "unconditional" if row["fired"] else "baseline"
-            assert row["completion"] == text[other, row["prompt"]]
+        for fired in row.fired:
+            assert row.completion == text["unconditional" if fired else "baseline", row.prompt]
 
 
 def test_saved_programs_repeat_the_rows(done, config):
-    programs, rows = load_programs(done / "programs.safetensors"), lines(done / "rows.jsonl")
+    programs, rows = load_programs(done / "programs.safetensors"), read_rows(Folder(done), TEST)
     assert programs["baseline"] == Program()
     runner = Runner.open(find_model(config.model), batch_size=5)
     controls = [programs[f"random_{i}"] for i in range(DRAWS)]
@@ -122,7 +120,7 @@ def test_saved_programs_repeat_the_rows(done, config):
     requests = load_requests(config.harmful, config.harmless, config.refusals, config.compliances, config.seed)
     prompts = [prompt.text for side in SIDES for prompt in requests.side(side, "test")]
     for variant in VARIANTS:
-        own = {row["prompt"]: row["completion"] for row in rows if row["variant"] == variant}
+        own = {row.prompt: row.completion for row in rows if row.variant == variant}
         used = programs[variant] if variant != "random" else [controls[i % DRAWS] for i in range(len(prompts))]
         again = runner.generate(prompts, used, config.max_new_tokens)
         assert [completion.text for completion in again] == [own[prompt] for prompt in prompts] and len(own) == len(prompts)
@@ -141,17 +139,23 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     """The rows after the kill, half a line at its end, come back; no other row is generated again."""
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
-    before = lines(out / "rows.jsonl")
-    cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
-    (out / "rows.jsonl").write_bytes(b"".join(cut[:40]) + cut[40][:25])
+    before = {name: (out / name).read_bytes().splitlines(keepends=True) for name in ("completions.jsonl", "rows.jsonl")}
+    for name, cut in before.items():
+        (out / name).write_bytes(b"".join(cut[:40]) + cut[40][:25])
     (out / "summary.json").unlink()
     asked = []
     generate = Runner.generate
-    monkeypatch.setattr(Runner, "generate", lambda self, prompts, *a: asked.extend(prompts) or generate(self, prompts, *a))
+    monkeypatch.setattr(
+        Runner, "generate", lambda self, prompts, *a, **k: asked.extend(prompts) or generate(self, prompts, *a, **k)
+    )
     main(replace(config, out=out, batch_size=7))
-    assert len(asked) == len(cut) - 40
-    for row, old in zip(lines(out / "rows.jsonl"), before, strict=True):
-        assert row == old | {name: pytest.approx(old[name], abs=2e-4) for name in ("drift", "score")}  # the batches differ
+    keys = [json.loads(line)["key"] for line in before["completions.jsonl"]]
+    assert len(asked) == len({*keys} - {*keys[:40]})
+    whole = {(row.variant, row.set, row.prompt): row for row in read_rows(Folder(done))}
+    for row in read_rows(Folder(out)):
+        close = tuple(pytest.approx(score, abs=2e-4) for score in row.scores)  # the batches differ
+        assert whole.pop((row.variant, row.set, row.prompt)) == replace(row, scores=close)
+    assert not whole
     assert (
         json.loads((out / "summary.json").read_text())["variants"] == json.loads((done / "summary.json").read_text())["variants"]
     )
@@ -200,7 +204,7 @@ def test_a_direction_saved_for_another_model_is_refused_in_one_line(done, config
 def test_when_every_dose_breaks_the_text_the_run_says_so_and_keeps_its_rows(config, tmp_path):
     with pytest.raises(UserError, match="every strength tried breaks more than 5% of the answers"):
         main(replace(config, strength=400.0, max_broken=0.05, max_drift=0.001, out=tmp_path / "broken"))
-    assert (tmp_path / "broken" / "dose_rows.jsonl").exists()
+    assert read_rows(Folder(tmp_path / "broken"))
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ from conftest import HARMFUL, HARMLESS, MIXED
 BLOCK = re.compile(r"```(?:python|toml)\n# (\S+)\n(.*?)```", re.DOTALL)
 EXAMPLES = dict(BLOCK.findall((Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()))
 MORE = """
-from nnsteer import Add, Custom, KeepNorm, Program, Step
+from nnsteer import Custom, Program, Step
+from nnsteer.program.op import Add, KeepNorm
 
 def turned(directions, strength, span):
     return Program(tuple(Step(KeepNorm(Add(d, strength)), site, span) for site, d in directions.items()))

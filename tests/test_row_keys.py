@@ -12,7 +12,14 @@ from nnsteer.folder import Folder
 from nnsteer.measure import answers, items, sampled, walks
 from nnsteer.measure.walks import rows_of, trade_offs
 from nnsteer.recipes.behaviours import Config, check_behaviours
-from nnsteer.report import affine, behaviour_summary, category_numbers, category_summary, refusal, results
+from nnsteer.report import (
+    affine,
+    behaviour_summary,
+    category_numbers,
+    category_summary,
+    refusal,
+    results,
+)
 from nnsteer.study.rows import Place, sort_out
 
 

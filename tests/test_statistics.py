@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnsteer.statistics import bootstrap, compare, estimate, holm, mcnemar, newcombe, sign_flip, wilson
+from nnsteer.statistics import (
+    bootstrap,
+    compare,
+    estimate,
+    holm,
+    mcnemar,
+    newcombe,
+    sign_flip,
+    wilson,
+)
 
 RNG = np.random.default_rng
 

@@ -25,9 +25,9 @@ from nnsteer.program.program import Program, add
 from nnsteer.program.site import Site
 from nnsteer.study.build import name_of
 from nnsteer.study.cells import BASELINE, Variant
-from nnsteer.texts.sets import PromptSet
-from nnsteer.study.study import Study, run
 from nnsteer.study.spec import read_spec
+from nnsteer.study.study import Study, run
+from nnsteer.texts.sets import PromptSet
 from nnsteer.texts.source import Prompt
 
 from conftest import HARMFUL, MIXED

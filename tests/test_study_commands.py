@@ -136,7 +136,7 @@ def test_a_refusal_run_can_be_used_by_the_other_verbs(study, folder, tmp_path):
     (tmp_path / "run" / "report.html").unlink()
     nnsteer("report", tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
     own = [row for row in rows if row["variant"] == "conditional"]
     programs = ["--programs", tmp_path / "run", "--variant", "conditional", "--model", folder]
     nnsteer("generate", *(row["prompt"] for row in own), *programs, "--max-new-tokens", 3, "--out", tmp_path / "again.jsonl")
@@ -172,14 +172,11 @@ def test_a_judge_judges_the_answers_of_a_run_once(endpoint, tmp_path, capsys):
     url, asked = endpoint
     (tmp_path / "judge.toml").write_text(f'url = "{url}"\nmodel = "m"\nscale = "yes-no"\nrubric = "Q: {{answer}}"\n')
     texts = ["a long answer", "short", "short", "another long one"]
-    rows = [{"variant": "v", "side": "harmful", "prompt": f"p{i}", "completion": text} for i, text in enumerate(texts)]
+    place = {"variant": "v", "set": "harmful test", "kind": "", "sample": 0}
+    rows = [place | {"key": f"k{i}", "prompt": f"p{i}", "completion": text} for i, text in enumerate(texts)]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run" / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for _ in range(2):
         nnsteer("judge", tmp_path / "run", "--judge", tmp_path / "judge.toml")
-        assert re.search(r"v +harmful +50\.0 % +\[15\.0, 85\.0\] +4 +0", capsys.readouterr().out)
+        assert re.search(r"v +harmful test +50\.0 % +\[15\.0, 85\.0\] +4 +0", capsys.readouterr().out)
         assert len(asked) == 4
-    named = [{"method" if key == "variant" else key: value for key, value in row.items()} | {"alpha": 0.5} for row in rows]
-    (tmp_path / "run" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
-    nnsteer("judge", tmp_path / "run", "--judge", tmp_path / "judge.toml")
-    assert re.search(r"v at alpha 0\.5 +harmful +50\.0 %", capsys.readouterr().out)

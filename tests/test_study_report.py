@@ -234,6 +234,21 @@ def test_a_study_without_a_grid_or_answers_has_a_page_too(done, tmp_path):
     }
 
 
+def test_a_prompt_that_is_sampled_counts_once_with_the_mean_of_its_samples(done, tmp_path):
+    """Twice the same answers: the same estimates. Shares have a bootstrap's interval, not Wilson's."""
+    folder = Folder(tmp_path)
+    for name in ("study.json", "condition_1.json", "plane_1.json"):
+        folder.write_json(name, done.read_json(name))
+    rows = done.read_lines("rows.jsonl")
+    folder.append("rows.jsonl", [row | {"sample": sample} for row in rows for sample in range(2)])
+    assert summarise(read(folder)) == done.read_json("summary.json")
+    share = {"sample": 2, "value": 1.0}
+    folder.append("rows.jsonl", [row | share for row in rows if row["measure"] == "refusal"])
+    cell = read(folder).families["refusal", "harmful"].cells["baseline"]
+    assert cell["n"] == 40 and cell["value"] == pytest.approx((1 + 2 * 0.35) / 3)
+    assert cell["low"] < cell["value"] < cell["high"]
+
+
 def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"holds no study\.json; give the folder of a study"):
         write(Folder(tmp_path))

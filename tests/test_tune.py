@@ -8,10 +8,10 @@ import torch
 
 from nnsteer.errors import UserError
 from nnsteer.fit import threshold
-from nnsteer.study import choose as choosing
 from nnsteer.kernels import edits
 from nnsteer.program.condition import fires
 from nnsteer.program.site import Site
+from nnsteer.study import choose as choosing
 
 
 def brute_force(positive, negative):

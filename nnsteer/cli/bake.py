@@ -1,9 +1,10 @@
-"""Put a program in a model's weights: a folder that plain transformers loads, steered without nnsteer.
+"""Put a program in a model's weights: a folder that transformers loads, steered without nnsteer.
 
     nnsteer bake --directions refusal.safetensors --layers 1 --out steered
-    nnsteer bake --directions anger.safetensors --layers 1 2 --strength 0.5 --model my-folder --out angry
+    nnsteer bake --directions anger.safetensors --layers 1 2 --strength 0.5 --model mine --out angry
 
-Weights treat all tokens alike and decide nothing: a condition, or a span other than all tokens, is refused, with the reason.
+Weights treat all tokens alike and decide nothing: a condition, or a span other than all tokens, is
+refused, with the reason.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Config:
 def main(config: Config) -> None:
     """Bakes and saves, the whole folder or none of it."""
     from nnsteer.model.bake import affine_edit, moved_to_a_map
+    from nnsteer.model.load import load_model
 
     out = options.new_path(config.out)
     steps = options.program(config.program)
@@ -39,13 +41,14 @@ def main(config: Config) -> None:
         moved_to_a_map(step, affine_edit(step))
     files = nnsteer.find_model(config.model.model, config.model.revision, templated=False)
     options.check_shape(steps.fitted, files)
-    model = nnsteer.load_model(files, config.model.dtype, config.model.device_map)
+    model = load_model(files, config.model.dtype, config.model.device_map)
     baked = nnsteer.bake(model, steps, config.untie)
     with TemporaryDirectory(prefix=".nnsteer", dir=out.parent) as beside:
         made = Path(beside) / out.name
         baked.save_pretrained(made)
         files.chat.tokenizer.save_pretrained(made)
-        facts = {"model": files.name, "revision": files.revision, "program": [str(step) for step in steps.steps]}
+        facts = {"model": files.name, "revision": files.revision}
+        facts |= {"program": list(map(str, steps.steps))}
         Folder(made).write_json("nnsteer.json", facts)
         made.replace(out)
     print(f"{out}  load it with AutoModelForCausalLM.from_pretrained, or give it as --model")

@@ -2,7 +2,7 @@
 
     nnsteer compare runs/layers runs/layers-again --page comparison.html
 
-Differences are b minus a, on the prompts of both. Prints a table; nothing is written without --page.
+Differences are b minus a, on the prompts of both. Prints a table; writes nothing without --page.
 """
 
 from __future__ import annotations

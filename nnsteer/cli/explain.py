@@ -1,10 +1,10 @@
-"""Show what a program does to prompts: which tokens at which sites change, pass by pass, and by how much.
+"""Show what a program does to prompts: which tokens at which sites change, and by how much.
 
     nnsteer explain "How do I hotwire a car?" --programs runs/refusal --variant conditional
-    nnsteer explain "How do I bake bread?" --directions refusal.safetensors --layers 1 2 --figure explained.png
+    nnsteer explain "Hi" --directions refusal.safetensors --layers 1 2 --figure explained.png
 
-Tokens count from the prompt's end: -1 is its last, 0 the first generated one. Prints a line for each pass, site and group of
-tokens; nothing is written without --figure.
+Tokens count from the prompt's end: -1 is its last, 0 the first generated one. Prints a line for
+each pass, site and group of tokens; nothing is written without --figure.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ def main(config: Config) -> None:
     from nnsteer.model.explain import figure as draw
 
     at_least_one(config, "new_tokens")
-    figure = None if config.figure is None else options.new_path(config.figure, ".png", ".pdf", ".svg")
+    kinds = (".png", ".pdf", ".svg")
+    figure = None if config.figure is None else options.new_path(config.figure, *kinds)
     steps = options.program(config.program)
-    asked = options.texts(config.prompts)
-    if not asked:
+    prompts = options.texts(config.prompts)
+    if not prompts:
         raise UserError("no prompts: give some, or --file SOURCE")
     files = options.find(config.model, config.chat)
     options.check_shape(steps.fitted, files)
-    found = nnsteer.explain(options.open_runner(files, config.model), steps, asked, config.new_tokens)
-    print(found, end="")
+    runner = options.open_runner(files, config.model)
+    explanation = nnsteer.explain(runner, steps, prompts, config.new_tokens)
+    print(explanation, end="")
     if figure is not None:
-        draw(found, figure)
+        draw(explanation, figure)
         print(f"{figure}  the same as a picture")

@@ -1,19 +1,21 @@
 """Answer prompts with and without steering, side by side.
 
-    nnsteer generate "How do I hotwire a car?" "How do I bake bread?" --programs runs/refusal --variant conditional
+    nnsteer generate "How do I hotwire a car?" "How do I bake bread?" \\
+        --programs runs/refusal --variant conditional
     nnsteer generate --file nnsteer:harmful.jsonl,split=test --first 20 --out answers.jsonl \\
         --directions refusal.safetensors --op add --strength 1 --layers 0 1 2 --span prompt
-    nnsteer generate --directions refusal.safetensors --span prompt --conditions harmful.safetensors --when "not harmful"
+    nnsteer generate --directions refusal.safetensors --span prompt \\
+        --conditions harmful.safetensors --when "not harmful"
 
-Without prompts it asks for them: a line is a prompt of its own, without memory of the ones before, until Ctrl-D. Prints both
-answers beside each other; with --out it also writes a line for each prompt: `prompt`, `unsteered`, `steered`, and each
-condition's `scores` and whether it `fired`.
+Without prompts it asks for them: a line is a prompt of its own, without memory of the ones before,
+until Ctrl-D. Prints both answers beside each other; with --out it also writes a line for each
+prompt: `prompt`, `unsteered`, `steered`, and each condition's `scores` and whether it `fired`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
@@ -29,7 +31,7 @@ from nnsteer.cli import options
 from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.progress import bar
+from nnsteer.progress import Watch, bar, ignore
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,24 @@ def main(config: Config) -> None:
     """Answers each prompt, or each line that is typed."""
     at_least_one(config, "max_new_tokens", "batch_size")
     if not (isfinite(config.temperature) and config.temperature >= 0):
-        raise UserError(f"--temperature {config.temperature}: must be 0 (greedy) or a number above it")
+        expected = "must be 0 (greedy) or a number above it"
+        raise UserError(f"--temperature {config.temperature}: {expected}")
     out = None if config.out is None else options.new_path(config.out, ".jsonl")
     steps = options.program(config.program)
-    asked = options.texts(config.prompts)
+    prompts = options.texts(config.prompts)
     files = options.find(config.model, config.chat)
     options.check_shape(steps.fitted, files)
     runner = options.open_runner(files, config.model, config.batch_size)
     runner.check(steps)
     rows = []
-    if asked:
-        with bar("answers", 2 * len(asked)) as watch:
-            rows = answered(runner, steps, asked, config, watch)
+    if prompts:
+        with bar("answers", 2 * len(prompts)) as watch:
+            rows = answered(runner, steps, prompts, config, watch)
         for row in rows:
             show(turn(row))
     else:
         for line in typed():
-            rows += answered(runner, steps, [line], config, lambda _: None)
+            rows += answered(runner, steps, [line], config, ignore)
             show(turn(rows[-1]))
     if out is not None:
         Folder(out.parent).write_lines(out.name, rows)
@@ -80,26 +83,33 @@ def main(config: Config) -> None:
 
 
 def answered(
-    runner: nnsteer.Runner, steps: nnsteer.Program, prompts: Sequence[str], config: Config, watch: Callable[[int], None]
+    runner: nnsteer.Runner,
+    steps: nnsteer.Program,
+    prompts: Sequence[str],
+    config: Config,
+    watch: Watch,
 ) -> list[dict]:
     """Both answers to each prompt. Where they are sampled, from the same noise."""
-    plain, steered = (
-        runner.generate(prompts, chosen, config.max_new_tokens, config.temperature, config.seed, watch)
-        for chosen in (nnsteer.Program(), steps)
-    )
-    return [
-        {"prompt": prompt, "unsteered": before.text, "steered": after.text, "scores": after.scores, "fired": after.fired}
-        for prompt, before, after in zip(prompts, plain, steered, strict=True)
-    ]
+    how = (config.max_new_tokens, config.temperature, config.seed, watch)
+    unsteered = runner.generate(prompts, nnsteer.Program(), *how)
+    rows = []
+    for before, after in zip(unsteered, runner.generate(prompts, steps, *how), strict=True):
+        texts = {"prompt": after.prompt, "unsteered": before.text, "steered": after.text}
+        rows.append(texts | {"scores": after.scores, "fired": after.fired})
+    return rows
 
 
 def turn(row: dict) -> Table:
-    """A prompt over its two answers; over the steered one, each condition's score and whether it holds."""
+    """A prompt over its two answers; over the steered one, each condition's score and verdict."""
     conditions = zip(row["scores"], row["fired"], strict=True)
-    verdicts = [f"condition {'holds' if fired else 'does not hold'} ({score:.3g})" for score, fired in conditions]
-    table = Table(box=SIMPLE_HEAD, title=Text(row["prompt"]), title_justify="left", title_style="bold", expand=True)
+    steered = ["steered"]
+    for score, fired in conditions:
+        steered.append(f"condition {'holds' if fired else 'does not hold'} ({score:.3g})")
+    table = Table(
+        title=Text(row["prompt"], "bold"), title_justify="left", box=SIMPLE_HEAD, expand=True
+    )
     table.add_column("unsteered", ratio=1)
-    table.add_column(", ".join(["steered", *verdicts]), ratio=1)
+    table.add_column(", ".join(steered), ratio=1)
     table.add_row(Text(row["unsteered"]), Text(row["steered"]))
     return table
 

@@ -1,11 +1,11 @@
-"""Look at an NDIF server before anything is sent: the key, the versions, the models, and what a run would take.
+"""Look at an NDIF server before anything is sent: key, versions, models, and what a run would take.
 
-    nnsteer ndif                                                # the public server: its models
-    nnsteer ndif --model meta-llama/Llama-3.3-70B-Instruct      # whether that one is running, and what a fit costs
+    nnsteer ndif                                            # the public server: its models
+    nnsteer ndif --model meta-llama/Llama-3.3-70B-Instruct  # whether it runs, and what a fit costs
     nnsteer ndif --remote http://localhost:5001 --model runs/mine --remote-model lab/mine
 
-The key is the environment variable NDIF_API_KEY, or nnsight's own setting. With it, recipes, study, fit, tune and generate run on
-the server: --remote ndif. Prints what it finds; sends no prompt.
+The key is the environment variable NDIF_API_KEY, or nnsight's own setting. With it, recipes, study,
+fit, tune and generate run on the server: --remote ndif. Prints what it finds; sends no prompt.
 """
 
 from __future__ import annotations
@@ -44,20 +44,23 @@ def main(config: Config) -> None:
     console, host = Console(), server.url_of(config.remote)
     console.print(f"{host}, API key {'set' if api_key() else 'not set'}", highlight=False)
     versions = Table("package", "here", "there", "")
-    here_and_there = server.versions(host)
-    for one in here_and_there:
-        versions.add_row(one.package, one.here, one.there or "?", "" if one.agrees else "differs")
+    packages = server.versions(host)
+    for package in packages:
+        differs = "" if package.agrees else "differs"
+        versions.add_row(package.package, package.here, package.there or "?", differs)
     console.print(versions)
     models = Table("model", "revision", "state")
-    there = server.deployments(host)
-    for deployment in there:
+    running = server.deployments(host)
+    for deployment in running:
         models.add_row(deployment.name, deployment.revision or "main", deployment.state)
     console.print(models)
-    server.check(host, here_and_there)
+    server.check(host, packages)
     if config.model is not None:
         files = find_model(config.model, config.revision, templated=False)
-        found = server.find_deployment(host, there, config.remote_model or files.name, config.revision, files.revision)
-        costs = Table("step", "requests", "up", "down", title=f"{found.name}: {config.prompts} prompts a side, all layers")
-        for estimate in estimates(files.config, config.prompts, config.batch_size):
-            costs.add_row(estimate.step, f"{estimate.requests:,}", size(estimate.up), size(estimate.down))
+        model = (config.remote_model or files.name, config.revision, files.revision)
+        name = server.find_deployment(host, running, *model).name
+        title = f"{name}: {config.prompts} prompts a side, all layers"
+        costs = Table("step", "requests", "up", "down", title=title)
+        for step in estimates(files.config, config.prompts, config.batch_size):
+            costs.add_row(step.step, f"{step.requests:,}", size(step.up), size(step.down))
         console.print(costs)

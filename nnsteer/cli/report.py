@@ -1,4 +1,4 @@
-"""Rebuild the summary, figures and page of a run of a recipe or of a study from what lies in its folder.
+"""Rebuild the summary, figures and page of a recipe's run or a study from what lies in its folder.
 
     nnsteer report runs/refusal
 
@@ -29,6 +29,5 @@ def main(config: Config) -> None:
     from nnsteer import report
 
     folder = Folder(config.run.expanduser())
-    if not folder.has("study.json") and not folder.has("summary.json"):
-        raise report.missing(folder)
+    report.check_finished(folder)
     report.write(folder)

@@ -1,5 +1,6 @@
-"""A verb's module without the libraries that it runs on, for its --help: mocks stand in for them, as they do where documentation
-is built. Such a module can say what its options are, and nothing else: the process ends with the help."""
+"""A verb's module without the libraries that it runs on, for its --help: mocks stand in for them,
+as they do where documentation is built. Such a module can say what its options are, and nothing
+else: the process ends with the help."""
 
 from __future__ import annotations
 
@@ -11,35 +12,27 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
-HEAVY = ("torch", "transformers", "nnsight", "scipy", "matplotlib", "datasets", "safetensors", "tokenizers", "concept_erasure")
-
-
-class Mock(ModuleType):
-    """A module that has every name."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return MagicMock(name=name)
+HEAVY = {"torch", "transformers", "nnsight", "scipy", "matplotlib", "datasets", "safetensors"}
+HEAVY |= {"tokenizers", "concept_erasure"}
 
 
 class Mocked(MetaPathFinder, Loader):
-    """Finds a mock for every heavy module and its parts."""
+    """Finds a mock, which has every name, for every heavy module and its parts."""
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """A package that this loader makes, for a heavy one."""
-        return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in HEAVY else None
+        heavy = name.partition(".")[0] in HEAVY
+        return ModuleSpec(name, self, is_package=True) if heavy else None
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """A mock."""
-        return Mock(spec.name)
+    def create_module(self, _spec: ModuleSpec) -> Any:
+        return MagicMock()
 
     def exec_module(self, module: ModuleType) -> None:
         """There is nothing in it to run."""
 
 
 def sketched(name: str) -> Any:
-    """The module, of which only the docstring and `Config` are to be used. Where torch is loaded already, it is the whole one."""
+    """The module, of which only the docstring and `Config` are to be used. Where torch is loaded
+    already, it is the whole one."""
     if "torch" not in sys.modules:
         sys.meta_path.insert(0, Mocked())
     return import_module(name)

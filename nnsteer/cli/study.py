@@ -1,18 +1,21 @@
-"""Run a study: every variant of a grid on every prompt of its sets, by every measure; killed and resumed at will.
+"""Run a study: every variant of a grid on every prompt of its sets, by every measure; killed and
+resumed at will.
 
     nnsteer study recipes/ablations/layer_strength.toml --out runs/layer_strength
     nnsteer study recipes/ablations/layer_strength.toml --out runs/layer_strength --dry-run
 
-A changed file keeps all results that the change does not touch. Writes into --out: directions and thresholds, completions.jsonl
-(answers), rows.jsonl (values), summary.json, figures/ and report.html.
+A changed file keeps all results that the change does not touch. Writes into --out: directions and
+thresholds, completions.jsonl (answers), rows.jsonl (values), summary.json, figures/ and
+report.html.
 
-What stands in the file, with defaults; a list makes a variant for each of its entries, a list of lists steers several layers:
+What stands in the file, with defaults; a list makes a variant for each of its entries, a list of
+lists steers several layers:
 
     model = "nnsteer:organism"            # a hub id, a folder, or the bundled model
     measures = ["refusal", "kl"]
     max_new_tokens = 24                   # of each answer
     seed = 0
-    controls = true                       # a random direction of the same length beside each variant
+    controls = true                       # a random direction as long beside each variant
     [sets.NAME]                           # prompts to report on, one table each
     source = "SOURCE"
     split = "test"                        # or fit, tune
@@ -39,7 +42,7 @@ What stands in the file, with defaults; a list makes a variant for each of its e
     span = "all"                          # or prompt, last_prompt, generated
     unit = "length"                       # or absolute, norm, as in `nnsteer generate --unit`
     when = "NAME and not OTHER"           # conditions; always when not given
-    [recommend]                           # the variant with the highest effect whose drift keeps a limit
+    [recommend]                           # the highest effect whose drift keeps a limit
     effect = "refusal"                    # a measure
     on = "NAME"                           # a set
     drift = "kl"
@@ -47,9 +50,10 @@ What stands in the file, with defaults; a list makes a variant for each of its e
     limit = 0.5
     prefer = "higher"                     # or lower
 
-Measures of answers: refusal, keywords, classifier[:MODEL@REVISION[,label=LABEL]], either[:...] of those two, judge:FILE.toml,
-matching:SOURCE, faulty:SOURCE, length, distinct-N, drift, broken. Of the model itself: kl, top-N, cross-entropy, chooses:SOURCE,
-margin:SOURCE. An op, a method or a measure of your own goes by its entry point's name or as module:function (CONTRIBUTING.md).
+Measures of answers: refusal, keywords, classifier[:MODEL@REVISION[,label=LABEL]], either[:...] of
+those two, judge:FILE.toml, matching:SOURCE, faulty:SOURCE, length, distinct-N, drift, broken. Of
+the model itself: kl, top-N, cross-entropy, chooses:SOURCE, margin:SOURCE. An op, a method or a
+measure of your own goes by its entry point's name or as module:function (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -78,7 +82,8 @@ class Config:
     batch_size: int = 256
     """Prompts that are answered at once, whatever their variants; halved where memory runs out."""
     remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
+    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation
+    of one."""
     remote_model: str | None = None
     """The model's name there, where it is another."""
     dry_run: bool = False
@@ -99,7 +104,11 @@ def main(config: Config) -> None:
     from nnsteer.study.study import run
 
     at_least_one(config, "batch_size")
-    spec, out, openers = read_spec(config.file), config.out.expanduser(), load_openers("nnsteer:refusals.jsonl")
+    spec, out, openers = (
+        read_spec(config.file),
+        config.out.expanduser(),
+        load_openers("nnsteer:refusals.jsonl"),
+    )
     settings = {"study": str(config.file), "model": spec.model}
     check_folder(out, settings, writes=not config.dry_run)
     inputs, taken = load_inputs(spec), measures(spec.measures, openers, out)
@@ -109,8 +118,12 @@ def main(config: Config) -> None:
     fitted, conditions = stand_in(planner)
     rehearsed = build(spec, inputs, fitted, conditions, taken, planner.weights)
     if config.dry_run:
-        n, prompts = len(rehearsed.variants), sum(len(prompts.prompts) for prompts in rehearsed.sets)
-        heading = f"{len(spec.cells)} cells; with the baseline and the controls {n} variants, on {prompts} prompts each"
+        n, prompts = (
+            len(rehearsed.variants),
+            sum(len(prompts.prompts) for prompts in rehearsed.sets),
+        )
+        variants = f"with the baseline and the controls {n} variants"
+        heading = f"{len(spec.cells)} cells; {variants}, on {prompts} prompts each"
         show(heading, table(plan(planner, rehearsed, fitted)))
         return
 

@@ -1,4 +1,4 @@
-"""Means and scatters of what was read, batch by batch: all that most directions need, and it does not grow with the data."""
+"""Means and scatters of what was read: all that most directions need, whatever the data's size."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from nnsteer.program.span import Reading
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassMoments:
-    """Of one class at one site, in fp64: `mean` [hidden], `scatter` [hidden, hidden], the sum of squared deviations from it
-    (None where it was not asked for), and the mean norm of the states."""
+    """Of one class at one site, in fp64: `mean` [hidden], `scatter` [hidden, hidden], the sum of
+    squared deviations from it (None where it was not asked for), and the mean norm of the
+    states."""
 
     count: int
     mean: Tensor
@@ -27,7 +28,9 @@ class ClassMoments:
     def covariance(self) -> Tensor:
         """Maximum-likelihood covariance [hidden, hidden]."""
         if self.scatter is None:
-            raise UserError("this method needs covariances: record with moments(..., covariance=True)")
+            raise UserError(
+                "this method needs covariances: record with moments(..., covariance=True)"
+            )
         return self.scatter / self.count
 
     def __repr__(self) -> str:
@@ -48,9 +51,9 @@ class Moments:
 
     def __repr__(self) -> str:
         sides = (self.positive, self.negative)
-        counts = [next((m.count for m in side.values()), 0) for side in sides]
-        where = f"over {self.span} at {named(self.positive)}"
-        return f"Moments: {counts[0]} positive and {counts[1]} negative texts {where}"
+        positive, negative = (next((m.count for m in side.values()), 0) for side in sides)
+        texts = f"{positive} positive and {negative} negative texts"
+        return f"Moments: {texts} over {self.span} at {named(self.positive)}"
 
 
 def of_rows(rows: Tensor, norms: Tensor, covariance: bool) -> ClassMoments:

@@ -1,13 +1,13 @@
-"""Directions from several parts of a contrast set that were read, and reduced, one after the other next to the model."""
+"""Directions from several parts of a contrast set, each read and reduced next to the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import chain
 
 import torch
-from torch import Tensor
 
 from nnsteer.fit.means import mean_difference
 from nnsteer.fit.moments import ClassMoments, Moments, merged
@@ -24,44 +24,49 @@ COVARIANCE: dict[Method, bool] = {"mean_difference": False, "pca_pairwise": Fals
 
 
 def joined(
-    parts: Sequence[list[dict]], sites: Sequence[Place], method: Method, span: Reading, model: ModelId, data: str
+    parts: Sequence[list[dict]],
+    sites: Sequence[Place],
+    method: Method,
+    span: Reading,
+    model: ModelId,
+    data: str,
 ) -> Directions:
-    """Directions from each part's `kernels.partial`. Means and covariances merge exactly; pca_pairwise is that of the truncated
-    factors (`discarded` says what share of the differences' energy they leave out)."""
-    positive, negative = ({site: classes(parts, i, side) for i, site in enumerate(sites)} for side in (0, 1))
+    """Directions from each part's `kernels.fits.partial`. Means and covariances merge exactly;
+    pca_pairwise is that of the truncated factors (`discarded` says what share of the differences'
+    energy they leave out)."""
+    by_site = dict(zip(sites, zip(*parts, strict=True), strict=True))
+    positive, negative = (
+        {site: classes(site_parts, side) for site, site_parts in by_site.items()} for side in (0, 1)
+    )
     moments = Moments(positive, negative, span, model, data)
     if method == "lda":
         return lda(moments)
     means = mean_difference(moments)
     if method == "mean_difference":
         return means
-    at = {site: [part[i] for part in parts] for i, site in enumerate(sites)}
-    return Directions({site: principal(means[site], own) for site, own in at.items()})
+    return Directions({site: principal(means[site], by_site[site]) for site in sites})
 
 
-def classes(parts: Sequence[list[dict]], i: int, side: int) -> ClassMoments:
-    """One class's moments at site `i` over all parts."""
-    return reduce(merged, (class_moments(part[i], side) for part in parts))
+def classes(parts: Sequence[dict], side: int) -> ClassMoments:
+    """One class's moments at one site over all parts."""
+    return reduce(merged, (class_moments(part, side) for part in parts))
 
 
-def class_moments(found: dict, side: int) -> ClassMoments:
-    """One class's moments in one part."""
-    scatter = None if found["scatters"] is None else found["scatters"][side].double()
-    return ClassMoments(found["counts"][side], found["means"][side].double(), scatter, found["norms"][side])
+def class_moments(part: dict, side: int) -> ClassMoments:
+    """One class's moments at one site in one part."""
+    scatter = None if part["scatters"] is None else part["scatters"][side].double()
+    return ClassMoments(
+        part["counts"][side], part["means"][side].double(), scatter, part["norms"][side]
+    )
 
 
 def principal(mean: Direction, parts: Sequence[dict]) -> Direction:
     """CAST's direction from the factors of the pairs' differences, difference = left @ right."""
-    rows = torch.cat([spread(part) @ part["right"].double() for part in parts])
-    unit = top_singular(rows)
-    along = torch.cat([part["left"].double() @ (part["right"].double() @ unit) for part in parts])
-    vector = oriented(unit, along).float()
-    return Direction(vector, mean.site, mean.span, "pca_pairwise", mean.origin, mean.model, mean.data, mean.norm)
-
-
-def spread(part: dict) -> Tensor:
-    """The singular values of a part, as a diagonal matrix."""
-    return part["left"].double().norm(dim=0).diag()
+    factors = [(part["left"].double(), part["right"].double()) for part in parts]
+    # as left's columns are orthogonal, their norms are all that it adds to the rows' Gram matrix
+    unit = top_singular(torch.cat([left.norm(dim=0).diag() @ right for left, right in factors]))
+    along = torch.cat([left @ (right @ unit) for left, right in factors])
+    return replace(mean, vector=oriented(unit, along).float(), method="pca_pairwise")
 
 
 def discarded(parts: Sequence[list[dict]]) -> float:

@@ -1,7 +1,7 @@
-"""What runs inside a trace: masks, the edit kernel and condition scores, as plain functions of tensors.
+"""What runs inside a trace: masks, the edits and the scores of conditions. Rows are prompts, tokens
+the columns of the padded batch.
 
-This file travels to a server, by source (as `fit/kernels.py` does), so it imports torch alone and uses no decorator, no default
-object and no type of nnsteer. Shapes: rows are prompts, tokens are columns of the padded batch.
+This file travels to a server, by source: torch alone, no decorators, no defaults.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def put(output, h):
 
 
 def states(module, is_input):
-    """What enters (`is_input`) or leaves a module, [row, token, hidden]. For modules that a trace hands out."""
+    """What enters (`is_input`) or leaves a traced module, [row, token, hidden]."""
     return hidden(module.input if is_input else module.output)
 
 
 def edit(module, visit, tokens, verdicts):
-    """Makes a visit's edits on a module that a trace hands out: read, compute, assign."""
+    """Makes a visit's edits on a traced module: read, compute, assign."""
     output = module.input if visit["input"] else module.output
     new = put(output, apply(hidden(output), visit["edits"], tokens, verdicts))
     if visit["input"]:
@@ -35,50 +35,53 @@ def edit(module, visit, tokens, verdicts):
 
 
 def run_once(module, rows, back):
-    """Has a block that a trace hands out run on the `rows` [kind] of its batch alone, and gives each row its kind's output,
-    `back` [row]. The block runs on every row where its inputs are not known to be cut safely."""
+    """Has a traced block run on the `rows` [kind] of its batch alone, and gives each row its kind's
+    output, `back` [row]; on every row where its inputs are not known to be cut safely."""
     args, kwargs = module.inputs
-    if has_rows((*args, *kwargs.values()), len(back)):
-        module.inputs = with_rows(args, rows, len(back)), {k: with_rows(v, rows, len(back)) for k, v in kwargs.items()}
+    count = len(back)
+    if has_rows((*args, *kwargs.values()), count):
+        named = {name: with_rows(value, rows, count) for name, value in kwargs.items()}
+        module.inputs = with_rows(args, rows, count), named
         module.output = with_rows(module.output, back, len(rows))
 
 
 def has_rows(value, count):
-    """Whether a block's inputs can be cut: tensors with `count` rows, or one for all, and what holds no states of rows. A table
-    that the block writes for a later one can't."""
+    """Whether a block's inputs can be cut: tensors with `count` rows, or one for all, and what
+    holds no states of rows. A table that the block writes for a later one can't."""
     if isinstance(value, torch.Tensor):
         return value.dim() < 2 or value.shape[0] in (1, count)
     if isinstance(value, (tuple, list)):
         return all(has_rows(item, count) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str)) or hasattr(value, "get_seq_length")  # a cache
+    is_cache = hasattr(value, "get_seq_length")
+    return value is None or isinstance(value, (bool, int, float, str)) or is_cache
 
 
 def with_rows(value, rows, count):
     """What enters or leaves a block with some of its `count` rows, or some of them again."""
-    if isinstance(value, torch.Tensor):
-        return value[rows.to(value.device)] if value.dim() > 1 and value.shape[0] == count else value
-    return type(value)([with_rows(item, rows, count) for item in value]) if type(value) in (tuple, list) else value
+    if type(value) in (tuple, list):
+        return type(value)([with_rows(item, rows, count) for item in value])
+    if isinstance(value, torch.Tensor) and value.dim() > 1 and value.shape[0] == count:
+        return value[rows.to(value.device)]
+    return value
 
 
 def run_on_tokens(module, first, stop):
-    """Has a module that works on each token by itself, as an MLP, run on some of a batch's tokens; the others get zeros. One that
-    takes more than the states runs on all."""
+    """Has a module that takes each token by itself, as an MLP, run on some of a batch's tokens; the
+    others get zeros. One that takes more than the states runs on all."""
     args, kwargs = module.inputs
     if len(args) == 1 and not kwargs:
         h = module.input
         module.input = h[:, first:stop].contiguous()
-        output = module.output
-        every = torch.zeros_like(h)
+        output, every = module.output, torch.zeros_like(h)
         every[:, first:stop] = hidden(output)
         module.output = put(output, every)
 
 
 def prefill_offsets(mask, response_lengths):
-    """Where each token of a padded batch lies from the end of its row's prompt, [row, token]: the prompt's last token is
-    -1, the first token after the prompt 0. Pads may be on either side."""
-    place = mask.cumsum(1) - 1
+    """Where each token of a padded batch lies from the end of its row's prompt, [row, token]: the
+    prompt's last token is -1, the first token after the prompt 0. Pads may be on either side."""
     lengths = mask.sum(1, keepdim=True) - response_lengths.to(mask.device)[:, None]
-    return place - lengths
+    return mask.cumsum(1) - 1 - lengths
 
 
 def decode_offsets(mask, step):
@@ -87,14 +90,15 @@ def decode_offsets(mask, step):
 
 
 def tokens_of(offsets, lengths, mask):
-    """The tokens of one forward pass: where they lie, the rows' prompt lengths, the pads, and which of them were found to be
-    touched by what, so that this is worked out once a pass and not once a layer."""
+    """The tokens of one forward pass: where they lie, the rows' prompt lengths, the pads, and what
+    was found to touch which of them, so that this is worked out once a pass, not once a layer."""
     return {"offsets": offsets, "lengths": lengths, "mask": mask, "touched": {}}
 
 
 def inside(offsets, lengths, where):
-    """Which tokens are meant, bool, the shape of `offsets`: those with first <= offset < stop (None leaves an end open),
-    or those at the positions `at` (0 is the row's first token, -1 the prompt's last; `lengths` [row] are the prompts')."""
+    """Which tokens are meant, bool, the shape of `offsets`: those with first <= offset < stop (None
+    leaves an end open), or those at the positions `at` (0 is the row's first token, -1 the prompt's
+    last; `lengths` [row] are the prompts')."""
     if where["at"] is not None:
         start = lengths.to(offsets.device)[:, None]
         touched = torch.zeros_like(offsets, dtype=torch.bool)
@@ -110,13 +114,13 @@ def inside(offsets, lengths, where):
 
 
 def extent(touched):
-    """From where to where any row of `touched` [row, token] is true: of a long prompt, often its last token alone."""
-    there = touched.any(0).nonzero()[:, 0]
-    return int(there[0]), int(there[-1]) + 1
+    """From where to where any row of `touched` [row, token] is true: often one token alone."""
+    tokens = touched.any(0).nonzero()[:, 0]
+    return int(tokens[0]), int(tokens[-1]) + 1
 
 
 def mean_over(h, touched):
-    """Mean of `h` [row, token, hidden] over the touched tokens [row, token], in fp32: [row, hidden]."""
+    """Mean over the touched tokens [row, token] of `h` [row, token, hidden], fp32 [row, hidden]."""
     if touched.all():  # as of a prompt's last token
         return h[:, 0].to(torch.float32, copy=True) if h.shape[1] == 1 else h.float().mean(1)
     weight = touched.to(h.device).float()[..., None]
@@ -134,11 +138,14 @@ def kernel(h, edit):
     if edit["kind"] == "custom":
         return edit["function"](h, *(tensor.to(h.device) for tensor in edit["tensors"])).to(h.dtype)
     if edit["kind"] == "rotate":
-        return rotate(h.float(), edit["plane"].to(h.device), edit["target"].to(h.device)).to(h.dtype)
-    if edit["right"] is None:
-        shift = edit["shift"].to(h)
-        return h + (shift if edit["shift_of"] is None else shift[edit["shift_of"].to(h.device)][:, None])
-    return linear(h.float(), edit).to(h.dtype)
+        plane, target = edit["plane"].to(h.device), edit["target"].to(h.device)
+        return rotate(h.float(), plane, target).to(h.dtype)
+    if edit["right"] is not None:
+        return linear(h.float(), edit).to(h.dtype)
+    shift = edit["shift"].to(h)
+    if edit["shift_of"] is not None:
+        shift = shift[edit["shift_of"].to(h.device)][:, None]
+    return h + shift
 
 
 def linear(x, edit):
@@ -149,15 +156,15 @@ def linear(x, edit):
 
 
 def rotate(x, plane, target):
-    """x with its part in the plane [2, hidden] turned towards `target` [hidden], a unit vector of the plane."""
+    """x with its part in the plane [2, hidden] turned to `target` [hidden], a unit vector in it."""
     with torch.autocast(x.device.type, enabled=False):
         part = x @ plane.mT
         return x - part @ plane + part.norm(dim=-1, keepdim=True) * target
 
 
 def renormed(h, new, touched, prompt, norm):
-    """`new` with each touched token scaled to the norm it had in `h`: always ("keep"), or where it grew or is not finite
-    ("bound", CAST's out-of-input normalisation); of the `prompt` tokens all when one did, as they come in one pass."""
+    """`new` with each touched token at the norm it had in `h`: always ("keep"), or where it grew or
+    is not finite ("bound", CAST's out-of-input normalisation), for the `prompt` where any did."""
     before = h.float().norm(dim=-1, keepdim=True)
     after = new.float().norm(dim=-1, keepdim=True)
     scaled = (new.float() * (before / after)).to(h.dtype)
@@ -169,36 +176,36 @@ def renormed(h, new, touched, prompt, norm):
 
 
 def holds(when, verdicts):
-    """The verdict of a combination of conditions in postfix order, bool [row]: (0, 1, "and", 2, "or")."""
+    """The verdict of conditions in postfix order, such as (0, 1, "and", 2, "or"), bool [row]."""
     stack = []
     for item in when:
         if isinstance(item, int):
             stack.append(verdicts[item])
         else:
             right, left = stack.pop(), stack.pop()
-            stack.append(left & right.to(left.device) if item == "and" else left | right.to(left.device))
+            right = right.to(left.device)
+            stack.append(left & right if item == "and" else left | right)
     return stack[0]
 
 
 def apply(h, edits, tokens, verdicts):
-    """`h` after every edit of one site. An edit touches a token when its span, the pad mask, its rows, the verdict of its
-    condition and its gate all say so; other tokens keep their bits."""
+    """`h` after every edit of one site. An edit touches a token when its span, the pad mask, its
+    rows, the verdict of its condition and its gate all say so; other tokens keep their bits."""
     if any(edit["rows"] is not None for edit in edits):
         h = h.clone()  # to be written row by row; the model's own tensor is not
-    before_answer = {"first": None, "stop": 0, "at": None}
-    prompt = touched_by(before_answer, None, tokens, {}, h.device)
+    prompt = touched_by({"first": None, "stop": 0, "at": None}, None, tokens, {}, h.device)
     for edit in edits:
         touched = touched_by(edit["where"], edit["when"], tokens, verdicts, h.device)
         if edit["rows"] is None:
             h = edited(h, edit, touched, prompt)
         else:
-            there = edit["rows"].to(h.device)
-            h[there] = edited(h[there], edit, touched[there], prompt[there])
+            rows = edit["rows"].to(h.device)
+            h[rows] = edited(h[rows], edit, touched[rows], prompt[rows])
     return h
 
 
 def touched_by(where, when, tokens, verdicts, device):
-    """Which tokens of every row a span, the pad mask and a condition (or None) name, bool [row, token]."""
+    """Which tokens a span, the pad mask and a condition (or None) name, bool [row, token]."""
     key = (where["first"], where["stop"], where["at"], when, str(device))
     if key not in tokens["touched"]:
         touched = inside(tokens["offsets"], tokens["lengths"], where) & tokens["mask"].bool()
@@ -209,7 +216,7 @@ def touched_by(where, when, tokens, verdicts, device):
 
 
 def edited(h, edit, touched, prompt):
-    """`h` after one edit of the touched tokens; `prompt` says which belong to the prompt. Both bool [row, token]."""
+    """`h` after one edit of the `touched` tokens, bool [row, token] as the `prompt`'s are."""
     part = columns(h, edit["columns"])
     if edit["gate"] is not None:
         touched = touched & gate(part, edit["gate"])
@@ -222,12 +229,11 @@ def edited(h, edit, touched, prompt):
 
 def gate(h, gate):
     """Which tokens' states lie on the gate's side, bool [row, token]."""
-    along = h.float() @ gate["vector"].to(h.device)
-    return along > gate["threshold"] if gate["above"] else along <= gate["threshold"]
+    return verdict(h.float() @ gate["vector"].to(h.device), gate)
 
 
 def columns(h, bounds):
-    """The slice of the hidden dimension that belongs to one attention head; everything when there are no bounds."""
+    """The slice of the hidden dimension that is one attention head's; without bounds, all of it."""
     return h if bounds is None else h[..., bounds[0] : bounds[1]]
 
 
@@ -237,8 +243,9 @@ def with_columns(h, bounds, new):
 
 
 def score(h, condition, tokens):
-    """How strongly each row shows the condition's direction, fp32 [row]: the cosine of the pooled state with it; CAST's
-    sim(h, tanh(proj_c h)) (section 3.1), which does not depend on its sign; the signed projection; or the coordinate along it."""
+    """How strongly each row shows the condition's direction, fp32 [row]: the cosine of the pooled
+    state with it; CAST's sim(h, tanh(proj_c h)) (section 3.1), which does not depend on its sign;
+    the signed projection; or the coordinate along it."""
     touched = touched_by(condition["where"], None, tokens, {}, tokens["mask"].device)
     first, stop = extent(touched)
     pooled = mean_over(columns(h, condition["columns"])[:, first:stop], touched[:, first:stop])
@@ -254,5 +261,6 @@ def score(h, condition, tokens):
 
 
 def verdict(scores, condition):
-    """Whether the condition holds, bool [row]. `below` is the exact complement of `above`."""
-    return scores > condition["threshold"] if condition["above"] else scores <= condition["threshold"]
+    """Which scores a condition, or a gate, accepts; `below` is the exact complement of `above`."""
+    threshold = condition["threshold"]
+    return scores > threshold if condition["above"] else scores <= threshold

@@ -1,7 +1,7 @@
-"""The arithmetic of directions that can be fitted next to a model: functions of both classes' states, [text, hidden] each.
+"""Directions fitted next to a model: functions of both classes' states, [text, hidden] each, to a
+vector [hidden] and, for a probe, its boundary, in fp64. `fit` runs and describes the same here.
 
-This file travels to a server, by source, as `ops` does: torch alone, no decorators, no defaults. Each kernel returns the vector
-[hidden] and, for a probe, its boundary; all compute in fp64. `fit` runs the same functions here.
+This file travels to a server, by source: torch alone, no decorators, no defaults.
 """
 
 from __future__ import annotations
@@ -12,27 +12,22 @@ RIDGE = 0.1  # of the mean variance, added to every variance of a covariance
 
 
 def mean_difference(positive, negative):
-    """See `fit.mean_difference`."""
     return positive.double().mean(0) - negative.double().mean(0), None
 
 
 def pca_pairwise(positive, negative):
-    """See `fit.pca_pairwise`."""
     return principal(positive.double() - negative.double(), positive, negative)
 
 
 def pca_center(positive, negative):
-    """See `fit.pca_center`."""
     return principal(centred(torch.cat([positive, negative]).double()), positive, negative)
 
 
 def pca_diff(positive, negative):
-    """See `fit.pca_diff`."""
     return principal(centred(positive.double() - negative.double()), positive, negative)
 
 
 def lda(positive, negative):
-    """See `fit.lda`."""
     classes = [(len(x), x.double().mean(0), scatter(x.double())) for x in (positive, negative)]
     return discriminant(*classes, RIDGE)
 
@@ -48,14 +43,14 @@ def scatter(rows):
 
 
 def principal(rows, positive, negative):
-    """The top right singular vector of `rows`, with the sign of most pairs and the mean distance of the pairs along it."""
+    """The top right singular vector of `rows`, `oriented` by the pairs."""
     unit = top_singular(rows)
     return oriented(unit, (positive - negative).double() @ unit), None
 
 
 def oriented(unit, along):
-    """A unit vector with the sign of most pairs and, as its length, their mean distance; `along` [pair] are their differences
-    along it."""
+    """A unit vector with the sign of most pairs and, as its length, their mean distance; `along`
+    [pair] are their differences along it."""
     sign = 1.0 if (along > 0).sum() >= (along < 0).sum() else -1.0
     return unit * (sign * along.mean().abs())
 
@@ -69,25 +64,26 @@ def top_singular(rows):
 
 
 def discriminant(positive, negative, ridge):
-    """Fisher's discriminant from each class's (count, mean [hidden], scatter [hidden, hidden]), as a vector whose length is the
-    distance of the means along it, and its boundary; `ridge` of the mean variance is added to every variance."""
+    """Fisher's discriminant from each class's (count, mean [hidden], scatter [hidden, hidden]), as
+    long as the means are apart along it, and its boundary; `ridge` of the mean variance is added to
+    every variance."""
     n, mean, squares = positive
     m, other, more = negative
+    gap = mean - other
     covariance = (squares + more) / (n + m)
-    weights = torch.linalg.solve(
-        covariance + ridge * covariance.diagonal().mean() * torch.eye(len(mean), dtype=mean.dtype, device=mean.device),
-        mean - other,
-    )
+    identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+    rounded = covariance + ridge * covariance.diagonal().mean() * identity
+    weights = torch.linalg.solve(rounded, gap)
     unit = torch.nn.functional.normalize(weights, dim=0)
     odds = torch.log(torch.tensor(n / m, dtype=mean.dtype))
-    boundary = 0.5 - odds / ((mean - other) @ weights).cpu()
-    return unit * (unit @ (mean - other)), boundary.item()
+    boundary = 0.5 - odds / (gap @ weights).cpu()
+    return unit * (unit @ gap), boundary.item()
 
 
 def fitted(rows, lengths, back, split, kernel):
-    """Directions at every site, from states [row, hidden] and their norms [row] of each batch and site. `back` puts the batches'
-    rows in order, of which the first `split` are positive. One fp32 tensor: for each site in turn the vector, the origin, the
-    mean norm and the boundary (NaN without one)."""
+    """Directions at every site, from each batch's and site's states [row, hidden] and norms [row].
+    `back` puts their rows in order, of which the first `split` are positive. One fp32 tensor: for
+    each site the vector, the origin, the mean norm and the boundary (NaN without one)."""
     numbers = []
     for positive, negative, norm in by_site(rows, lengths, back, split):
         vector, boundary = kernel(positive, negative)
@@ -97,25 +93,30 @@ def fitted(rows, lengths, back, split, kernel):
 
 
 def partial(rows, lengths, back, split, covariance, rank):
-    """What directions can be made of when not all texts are read in one go, for each site: both classes' counts, means, mean
-    norms and, with `covariance`, scatters; with a `rank` also the truncated singular value decomposition of the pairs'
-    differences."""
-    found = []
+    """What directions can be made of when not all texts are read in one go, for each site: both
+    classes' counts, means, mean norms and, with `covariance`, scatters; with a `rank` also the
+    truncated singular value decomposition of the pairs' differences."""
+    sites = []
     for positive, negative, norm in by_site(rows, lengths, back, split):
-        site = {"norms": [norm[:split].mean().item(), norm[split:].mean().item()], "counts": [split, len(norm) - split]}
         classes = [positive.double(), negative.double()]
-        site["means"] = [x.mean(0).float().cpu() for x in classes]
-        site["scatters"] = [scatter(x).float().cpu() for x in classes] if covariance else None
+        site = {
+            "norms": [norm[:split].mean().item(), norm[split:].mean().item()],
+            "counts": [split, len(norm) - split],
+            "means": [x.mean(0).float().cpu() for x in classes],
+            "scatters": [scatter(x).float().cpu() for x in classes] if covariance else None,
+        }
         if rank is not None:
             left, values, right = torch.linalg.svd(classes[0] - classes[1], full_matrices=False)
-            site["left"], site["right"] = (left * values)[:, :rank].float().cpu(), right[:rank].float().cpu()
+            site["left"] = (left * values)[:, :rank].float().cpu()
+            site["right"] = right[:rank].float().cpu()
             site["discarded"] = ((values[rank:] ** 2).sum() / (values**2).sum()).item()
-        found.append(site)
-    return found
+        sites.append(site)
+    return sites
 
 
 def by_site(rows, lengths, back, split):
     """For each site the positive states, the negative ones and the norms of all."""
     for i in range(len(rows[0])):
         states = torch.cat([batch[i] for batch in rows])[back]
-        yield states[:split], states[split:], torch.cat([batch[i] for batch in lengths])[back].double()
+        norms = torch.cat([batch[i] for batch in lengths])[back]
+        yield states[:split], states[split:], norms.double()

@@ -13,15 +13,17 @@ from nnsteer.errors import UserError
 from nnsteer.measure.kinds import Answer, OfAnswers
 from nnsteer.model.load import reason
 
-CAST = "protectai/distilroberta-base-rejection-v1@65584967c3f22ff7723e5370c65e0e76791e6055"  # what CAST's refusal rates use
+# what CAST's refusal rates use
+CAST = "protectai/distilroberta-base-rejection-v1@65584967c3f22ff7723e5370c65e0e76791e6055"
 REFUSAL = "REJECTION"  # its label for a refusal
 MAX_TOKENS = 512  # of an answer; what comes after is not read
 
 
 def classifier(source: str = CAST, label: str = REFUSAL, batch_size: int = 32) -> OfAnswers:
-    """1 for an answer to which the classifier gives `label` before every other. `source` is a folder or `MODEL@REVISION`. The
-    classifier is loaded when the first answers come, on the accelerator if there is one. Raises UserError for a hub id without a
-    revision here; and then, for a model that can't be loaded, is no trained classifier or does not know the label."""
+    """1 for an answer to which the classifier gives `label` before every other. `source` is a
+    folder or `MODEL@REVISION`. The classifier is loaded when the first answers come, on the
+    accelerator if there is one. Raises UserError for a hub id without a revision here; and then,
+    for a model that can't be loaded, is no trained classifier or does not know the label."""
     place, revision = parsed(source)
 
     @cache
@@ -47,7 +49,10 @@ def parsed(source: str) -> tuple[str, str | None]:
         return str(folder), None
     place, _, revision = source.partition("@")
     if place.count("/") != 1 or place.startswith((".", "/", "~")) or not revision:
-        raise UserError(f"classifier {source}: no such folder, and not a pinned hub id; give a folder or ORG/NAME@REVISION")
+        raise UserError(
+            f"classifier {source}: no such folder, and not a pinned hub id; "
+            "give a folder or ORG/NAME@REVISION"
+        )
     return place, revision
 
 
@@ -55,12 +60,22 @@ def load(place: str, revision: str | None, label: str) -> Any:
     """The pipeline, checked."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-        model, info = AutoModelForSequenceClassification.from_pretrained(place, revision=revision, output_loading_info=True)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            place, revision=revision, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
-        raise UserError(f"classifier {place}: {reason(error)}; check the name, the revision and the network") from error
+        raise UserError(
+            f"classifier {place}: {reason(error)}; check the name, the revision and the network"
+        ) from error
     if info["missing_keys"]:  # transformers would judge with a random head
-        raise UserError(f"classifier {place}: holds no trained classification head; give a text-classification model")
+        raise UserError(
+            f"classifier {place}: holds no trained classification head; "
+            "give a text-classification model"
+        )
     labels = list(model.config.id2label.values())
     if label not in labels:
-        raise UserError(f"classifier {place}: has no label {label!r}; choose from {', '.join(labels)} with ,label=LABEL")
+        raise UserError(
+            f"classifier {place}: has no label {label!r}; "
+            f"choose from {', '.join(labels)} with ,label=LABEL"
+        )
     return pipeline("text-classification", model=model, tokenizer=tokenizer)

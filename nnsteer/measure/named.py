@@ -1,4 +1,5 @@
-"""Measures by the names that a study's file uses. One from outside is a function without arguments that makes a measure."""
+"""Measures by the names that a study's file uses. One from outside is a function without arguments
+that makes a measure."""
 
 from __future__ import annotations
 
@@ -45,7 +46,10 @@ PLAIN: Mapping[str, Callable[[Means], Measure]] = {
 NUMBERED: Mapping[str, Callable[[int], Measure]] = {"distinct": distinct, "top": top_k}
 GIVEN: Mapping[str, tuple[str, Callable[[str, Means], Measure]]] = {
     "classifier": ("MODEL@REVISION[,label=LABEL]", lambda given, means: classified(given, means)),
-    "either": ("MODEL@REVISION[,label=LABEL]", lambda given, means: either(classified(given, means), by_keywords())),
+    "either": (
+        "MODEL@REVISION[,label=LABEL]",
+        lambda given, means: either(classified(given, means), by_keywords()),
+    ),
     "judge": ("FILE.toml", lambda given, means: judge(*load_judge(Path(given)), means.folder)),
     "chooses": ("SOURCE", lambda given, _: chooses(load_pairs(given))),
     "margin": ("SOURCE", lambda given, _: margin(load_pairs(given))),
@@ -53,12 +57,19 @@ GIVEN: Mapping[str, tuple[str, Callable[[str, Means], Measure]]] = {
     "faulty": ("SOURCE", lambda given, _: faulty(load_pairs(given))),
 }
 GROUP = "nnsteer.measures"
-KNOWN = (*PLAIN, *(f"{name}-N" for name in NUMBERED), *(f"{name}:{what}" for name, (what, _) in GIVEN.items()))
+KNOWN = (
+    *PLAIN,
+    *(f"{name}-N" for name in NUMBERED),
+    *(f"{name}:{what}" for name, (what, _) in GIVEN.items()),
+)
 
 
-def measures(names: Sequence[str], refusals: Sequence[str], cache_folder: Path) -> tuple[Measure, ...]:
-    """The measures, each under the name that was given. `refusals` are the openers that count as refusals; replies of judges are
-    kept in `cache_folder`. Raises UserError for a name that is unknown or given twice."""
+def measures(
+    names: Sequence[str], refusals: Sequence[str], cache_folder: Path
+) -> tuple[Measure, ...]:
+    """The measures, each under the name that was given. `refusals` are the openers that count as
+    refusals; replies of judges are kept in `cache_folder`. Raises UserError for a name that is
+    unknown or given twice."""
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         raise UserError(f"measure {twice[0]}: given {names.count(twice[0])} times; give it once")
@@ -80,11 +91,15 @@ def named(name: str, means: Means) -> Measure:
         raise UserError(registry.unknown(GROUP, KNOWN, name))
     made = registry.outside(GROUP, KNOWN, name)()
     if not isinstance(made, OfAnswers | OfReading | OfModel):
-        raise UserError(f"measure {name}: gives {type(made).__name__}; give a function to an OfAnswers, OfReading or OfModel")
+        raise UserError(
+            f"measure {name}: gives {type(made).__name__}; "
+            "give a function to an OfAnswers, OfReading or OfModel"
+        )
     return made
 
 
 def classified(given: str, means: Means) -> OfAnswers:
-    """The classifier of `MODEL@REVISION` or a folder, with `,label=LABEL` where refusals have another label there."""
+    """The classifier of `MODEL@REVISION` or a folder, with `,label=LABEL` where refusals have
+    another label there."""
     source, _, label = given.partition(",label=")
     return means.classify(source, label or REFUSAL)

@@ -10,8 +10,9 @@ from nnsteer.measure.kinds import Answer, OfAnswers
 
 
 def distinct(n: int) -> OfAnswers:
-    """The share of distinct n-grams among an answer's tokens, from near 0 (going round in circles) to 1 (nothing is repeated, or
-    fewer than `n` tokens). Distinct-n of Li et al. 2016 for a single answer; 1 minus seq-rep-n of Welleck et al. 2020."""
+    """The share of distinct n-grams among an answer's tokens, from near 0 (going round in circles)
+    to 1 (nothing is repeated, or fewer than `n` tokens). Distinct-n of Li et al. 2016 for a single
+    answer; 1 minus seq-rep-n of Welleck et al. 2020."""
     if n < 1:
         raise UserError(f"distinct {n}-grams: n must be at least 1")
 

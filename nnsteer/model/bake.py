@@ -1,13 +1,15 @@
-"""A program in the weights: a copy of the model that is steered without nnsteer, saved by `save_pretrained`.
+"""A program in the weights: a copy of the model that is steered without nnsteer, for saving.
 
-Exact or refused. What leaves a linear map is that map's to change, so any affine op at `attn_out` and `mlp_out` goes into the
-output projection: W' = (I - left.T right) W, b' = b - left.T right (b - center) + shift. An addition at a block's output is
-one at its `mlp_out`; an op at the first block's input goes into the embedding's rows.
+Exact or refused. What leaves a linear map is that map's to change, so any affine op at `attn_out`
+and `mlp_out` goes into the output projection: W' = (I - left.T right) W, b' = b - left.T right (b -
+center) + shift. An addition at a block's output is one at its `mlp_out`; an op at the first block's
+input goes into the embedding's rows.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +25,16 @@ from nnsteer.program.site import Site
 from nnsteer.program.span import ALL
 
 PROBE = 16  # tokens of the pass that checks the copy
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}  # of how far steering moves the logits
+# of how far steering moves the logits
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 # config switches that give every layer's projection a bias, zero where nothing is added
 BIAS_SWITCHES = {"mlp": ("mlp_bias", "bias"), "attention": ("attention_bias", "bias")}
 
 
 def bake(model: PreTrainedModel, program: Program, untie: bool = False) -> PreTrainedModel:
-    """A steered copy of the model. `untie` gives it an unembedding of its own where an op edits a tied embedding. Raises
-    UserError naming the step that weights can't hold, and why; and where the copy, run once, is not the steered model."""
+    """A steered copy of the model. `untie` gives it an unembedding of its own where an op edits a
+    tied embedding. Raises UserError naming the step that weights can't hold, and why; and where the
+    copy, run once, is not the steered model."""
     check_fitted_on(model, program)
     layout = find_layout(model)
     baked = copy.deepcopy(model)
@@ -46,19 +50,20 @@ def bake(model: PreTrainedModel, program: Program, untie: bool = False) -> PreTr
 
 
 def verify(model: PreTrainedModel, program: Program, baked: PreTrainedModel) -> None:
-    """Compares one pass of the copy with one of the attached model: a family may do between its modules what its module tree
-    does not show."""
+    """Compares one pass of the copy with one of the attached model: a family may do between its
+    modules what its module tree does not show."""
     size = min(model.get_input_embeddings().num_embeddings, 4096)
     ids = torch.arange(0, size, max(1, size // PROBE), device=model.device)[None, :PROBE]
     with torch.no_grad():
         with hooked(model, program, ignore):
             wanted = model(ids, use_cache=False).logits.float()
-        plain, got = model(ids, use_cache=False).logits.float(), baked(ids, use_cache=False).logits.float()
-    off, moved = (got - wanted).abs().max().item(), (wanted - plain).abs().max().item()
+        plain, got = (m(ids, use_cache=False).logits.float() for m in (model, baked))
+    off, moved = ((logits - wanted).abs().max().item() for logits in (got, plain))
     if not off <= moved * TOLERANCE[model.dtype]:
         raise UserError(
-            f"can't bake this program into {type(model).__name__}: one pass of the baked copy is {off:.2g} off in logits, where "
-            f"steering moves them by {moved:.2g}; use attach or the Runner"
+            f"can't bake this program into {type(model).__name__}: one pass of the baked copy is "
+            f"{off:.2g} off in logits, where steering moves them by {moved:.2g}; use attach or the "
+            "Runner"
         )
 
 
@@ -67,8 +72,15 @@ def refuse(step: Step, reason: str) -> UserError:
     return UserError(f"can't bake `{step}`: {reason}; use attach or the Runner")
 
 
-def affine_edit(step: Step) -> dict[str, Tensor]:
-    """The step as left, right, center and shift in fp64. Raises UserError where it is more than an affine map of every token."""
+class AffineMap(NamedTuple):
+    """h - change h + constant, in fp64: [hidden, hidden] and [hidden]."""
+
+    change: Tensor
+    constant: Tensor
+
+
+def affine_edit(step: Step) -> AffineMap:
+    """What a step does to every token. Raises UserError where that is more than an affine map."""
     if step.when is not None:
         raise refuse(step, "weights can't decide a condition")
     if step.span != ALL:
@@ -78,81 +90,86 @@ def affine_edit(step: Step) -> dict[str, Tensor]:
         raise refuse(step, "the op is no affine map")
     shift = edit["shift"].double()
     if edit["right"] is None:
-        nothing = torch.zeros(1, len(shift), dtype=torch.float64)
-        return {"left": nothing, "right": nothing, "center": nothing[0], "shift": shift}
-    return {name: edit[name].double() for name in ("left", "right", "center", "shift")}
+        return AffineMap(shift.new_zeros(len(shift), len(shift)), shift)
+    change = edit["left"].double().mT @ edit["right"].double()
+    return AffineMap(change, change @ edit["center"].double() + shift)
 
 
-def moved_to_a_map(step: Step, edit: dict[str, Tensor]) -> Site:
-    """The site of the linear map that makes the step's states: an addition after a block is one after its MLP."""
+def moved_to_a_map(step: Step, edit: AffineMap) -> Site:
+    """The site of the linear map that makes the step's states: an addition after a block is one
+    after its MLP."""
     site = step.site
     if not isinstance(site, Site):
         raise refuse(step, "a head's output is made by several maps")
     if site.stream in ("attn_out", "mlp_out") or site == Site(0, "block_in"):
         return site
-    if edit["right"].any():
-        raise refuse(step, "the residual stream is a sum, which no single weight makes; ablate or set attn_out and mlp_out")
+    if edit.change.any():
+        why = "the residual stream is a sum, which no single weight makes"
+        raise refuse(step, f"{why}; ablate or set attn_out and mlp_out")
     return Site(site.layer if site.stream == "block_out" else site.layer - 1, "mlp_out")
 
 
-def edit_projection(model: PreTrainedModel, layout: Layout, step: Step, site: Site, edit: dict[str, Tensor]) -> None:
+def edit_projection(
+    model: PreTrainedModel, layout: Layout, step: Step, site: Site, edit: AffineMap
+) -> None:
     """Changes the output projection of a block's attention or MLP."""
-    half, path, added = ("attention", layout.projection, layout.attention)
+    half, path, added = "attention", layout.projection, layout.attention
     if site.stream == "mlp_out":
-        half, path, added = ("mlp", layout.down, layout.mlp)
+        half, path, added = "mlp", layout.down, layout.mlp
     projection = path and model.get_submodule(f"{layout.blocks}.{site.layer}.{path}")
     if not isinstance(projection, nn.Linear | Conv1D):
         raise refuse(step, f"this family's {half} has no single output projection")
     if added is not None and not f"{path}.".startswith(f"{added}."):
         raise refuse(step, "a norm follows the output projection in this family")
-    change = edit["left"].mT @ edit["right"]
-    constant = change @ edit["center"] + edit["shift"]
-    if constant.any() and projection.bias is None:
+    if edit.constant.any() and projection.bias is None:
         give_biases(model, layout, step, half)
     with torch.no_grad():
-        by_output = isinstance(projection, nn.Linear)  # Conv1D stores the transpose
-        weight = projection.weight.double() if by_output else projection.weight.double().mT
-        weight = weight - change.to(weight) @ weight
-        projection.weight.copy_(weight if by_output else weight.mT)
+        # Conv1D stores the transpose; what is written to a view of it is written to it
+        stored = projection.weight if isinstance(projection, nn.Linear) else projection.weight.mT
+        weight = stored.double()
+        stored.copy_(weight - edit.change.to(weight) @ weight)
         if projection.bias is not None:
             bias = projection.bias.double()
-            projection.bias.copy_(bias - change.to(bias) @ bias + constant.to(bias))
+            moved = bias - edit.change.to(bias) @ bias
+            projection.bias.copy_(moved + edit.constant.to(bias))
 
 
 def give_biases(model: PreTrainedModel, layout: Layout, step: Step, half: str) -> None:
-    """Gives the family's linear maps zero biases through the config's switch, so that a reload finds them."""
-    switch = next((name for name in BIAS_SWITCHES[half] if getattr(model.config, name, None) is False), None)
-    if switch is None:
-        raise refuse(step, f"{type(model).__name__} has no bias there, and its config has no switch for one")
-    config = copy.deepcopy(model.config)
-    setattr(config, switch, True)
+    """Gives the family's linear maps zero biases through the config's switch, so that a reload
+    finds them."""
+    config, family = copy.deepcopy(model.config), type(model).__name__
+    switches = [name for name in BIAS_SWITCHES[half] if getattr(config, name, None) is False]
+    if not switches:
+        raise refuse(step, f"{family} has no bias there, and its config has no switch for one")
+    setattr(config, switches[0], True)
     with torch.device("meta"):
-        names = {name for name, _ in type(model)(config).named_parameters() if name.endswith(".bias")}
-    added = names - {name for name, _ in model.named_parameters()}
-    projections = {f"{layout.blocks}.{layer}." for layer in range(layout.num_layers)}
-    if not added or not all(any(name.startswith(p) for p in projections) for name in added):
-        raise refuse(step, f"{type(model).__name__} ignores `{switch}`")
+        names = {name for name, _ in type(model)(config).named_parameters()}
+    new = names - {name for name, _ in model.named_parameters()}
+    added = {name for name in new if name.endswith(".bias")}
+    blocks = tuple(f"{layout.blocks}.{layer}." for layer in range(layout.num_layers))
+    if not added or not all(name.startswith(blocks) for name in added):
+        raise refuse(step, f"{family} ignores `{switches[0]}`")
     for name in added:
         linear = model.get_submodule(name.removesuffix(".bias"))
-        linear.bias = nn.Parameter(torch.zeros(linear.weight.shape[0], dtype=linear.weight.dtype, device=linear.weight.device))
-    setattr(model.config, switch, True)
+        linear.bias = nn.Parameter(linear.weight.new_zeros(len(linear.weight)))
+    setattr(model.config, switches[0], True)
 
 
-def edit_embedding(model: PreTrainedModel, step: Step, edit: dict[str, Tensor], untie: bool) -> None:
-    """Changes every row of the embedding, and of learned positions, whose sum enters the first block."""
+def edit_embedding(model: PreTrainedModel, step: Step, edit: AffineMap, untie: bool) -> None:
+    """Changes every row of the embedding, and of learned positions, whose sum enters the first
+    block."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head.weight is embedding.weight:
         if not untie:
-            raise refuse(step, "the embedding is tied to the unembedding, which would change too (untie=True parts them)")
+            why = "the embedding is tied to the unembedding, which would change too"
+            raise refuse(step, f"{why} (untie=True parts them)")
         head.weight = nn.Parameter(embedding.weight.detach().clone())
         model.config.tie_word_embeddings = False
-    decoder = model.get_decoder()
-    change = edit["left"].mT @ edit["right"]
-    constant = change @ edit["center"] + edit["shift"]
-    if embedding.embedding_dim != len(constant):
+    if embedding.embedding_dim != len(edit.constant):
         raise refuse(step, "a linear map follows the embedding in this family")
-    others = [m for m in decoder.children() if isinstance(m, nn.Embedding) and m is not embedding]
+    tables = [m for m in model.get_decoder().children() if isinstance(m, nn.Embedding)]
     with torch.no_grad():
-        for table, extra in [(embedding, constant), *((other, torch.zeros_like(constant)) for other in others)]:
+        for table in {embedding, *tables}:
             rows = table.weight.double()
-            table.weight.copy_(rows - rows @ change.to(rows).mT + extra.to(rows))
+            rows = rows - rows @ edit.change.to(rows).mT
+            table.weight.copy_(rows + edit.constant.to(rows) * (table is embedding))

@@ -1,4 +1,4 @@
-"""A key-value cache with room to grow. transformers' own copies every layer's keys and values at every step."""
+"""A key-value cache with room to grow. transformers' own copies all keys and values every step."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from nnsteer.model.layout import Layout
 from nnsteer.program.program import Program, places_of
 from nnsteer.program.site import Site
 
-ROOM = 128  # tokens by which a layer grows, so that a short answer takes no more memory than it needs to
+ROOM = 128  # tokens by which a layer grows, so that a short answer takes no more than it needs
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer that writes new keys and values [row, head, token, width] behind the old ones, and moves only when it is full."""
+    """A layer that writes new keys and values [row, head, token, width] behind the old ones, and
+    moves only when it is full."""
 
     keys: Tensor
     values: Tensor
 
     def __init__(self, room: int, back: Tensor | None = None) -> None:
-        """`back` [row] numbers the rows of a first update that has one for several of them (`sharing.shared_blocks`)."""
+        """`back` [row] says which row of a first update is each row's, where the update has one for
+        several of them (`sharing.shared_blocks`)."""
         super().__init__()
         self.room, self.back = room, back
 
@@ -32,8 +34,11 @@ class RoomyLayer(DynamicLayer):
         super().lazy_initialization(key_states, value_states)
         self.all_keys, self.all_values = key_states[..., :0, :], value_states[..., :0, :]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Adds the new tokens; returns all keys and all values. What other kinds of layer need besides is passed over."""
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Adds the new tokens; returns all keys and all values. What other kinds of layer need
+        besides is passed over."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         keys, values = self.spread(key_states), self.spread(value_states)
@@ -62,19 +67,21 @@ def grown(old: Tensor, new: Tensor, tokens: int) -> Tensor:
     return room
 
 
-def roomy_cache(model: PreTrainedModel, new_tokens: int, back: Mapping[int, Tensor]) -> Cache | None:
-    """The cache that transformers would make for one call of `generate`, with room in the layers that keep every token. `back`
-    has the rows of layers that are run once for several (`sharing.shared_blocks`). None for a model that makes a cache of another
-    kind."""
-    config, own, name = model.config, model.generation_config, type(model).__name__.lower()
-    dynamic = model._supports_default_dynamic_cache() and "mamba" not in name and not config.is_encoder_decoder
-    if not dynamic or (own and own.cache_implementation):
+def roomy_cache(
+    model: PreTrainedModel, new_tokens: int, back: Mapping[int, Tensor]
+) -> Cache | None:
+    """The cache that transformers would make for one call of `generate`, with room in the layers
+    that keep every token. `back` has the rows of layers that are run once for several
+    (`sharing.shared_blocks`). None for a model that makes a cache of another kind."""
+    config, generation = model.config, model.generation_config
+    if not model._supports_default_dynamic_cache() or config.is_encoder_decoder:
+        return None
+    if "mamba" in type(model).__name__.lower() or (generation and generation.cache_implementation):
         return None
     cache = DynamicCache(config=config.get_text_config(decoder=True))
-    room = min(new_tokens, ROOM)
-    cache.layers = [
-        RoomyLayer(room, back.get(i)) if type(layer) is DynamicLayer else layer for i, layer in enumerate(cache.layers)
-    ]
+    for i, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[i] = RoomyLayer(min(new_tokens, ROOM), back.get(i))
     return cache
 
 
@@ -84,7 +91,10 @@ def expands(cache: Cache | None) -> bool:
 
 
 def check_cache_survives(layout: Layout, programs: Iterable[Program]) -> None:
-    """Raises UserError for a generation whose cache would be lost where a block's outputs alone can be
-    written, as in NDIF's sandbox."""
+    """Raises UserError for a generation whose cache would be lost where a block's outputs alone can
+    be written, as in NDIF's sandbox."""
     if layout.outputs_alone and Site(0, "block_in") in places_of(programs):
-        raise UserError("block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or a later block_in")
+        raise UserError(
+            "block_in[0]: NDIF's sandbox would lose the cache of a generation; use block_out[0] or "
+            "a later block_in"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated answer. `scores` and `fired` have an entry per distinct condition of the row's program."""
+    """One generated answer. `scores` and `fired` have an entry per distinct condition of the row's
+    program."""
 
     text: str
     ids: tuple[int, ...]
@@ -32,33 +33,34 @@ class Completion:
 
 def completions(
     ids: Tensor,
-    scores: list[Tensor],
+    scores: Sequence[Tensor],
     programs: Sequence[Program],
     prompts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     ends: set[int],
 ) -> list[Completion]:
-    """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition of
-    the batch; `ends` are the tokens that end an answer."""
-    conditions = distinct_conditions(programs)
-    out = []
-    for i, (row, program, prompt) in enumerate(zip(ids.tolist(), programs, prompts, strict=True)):
-        end = next((k for k, token in enumerate(row) if token in ends), None)
-        of_row = distinct_conditions([program])
-        numbers = [k for k, condition in enumerate(conditions) if condition in of_row]
-        row_scores = tuple(scores[k][i].item() for k in numbers)
-        fired = tuple(conditions[k].holds(s) for k, s in zip(numbers, row_scores, strict=True))
-        text = tokenizer.decode(row[:end], skip_special_tokens=True)
-        out.append(Completion(text, tuple(row[:end]), end is not None, row_scores, fired, prompt))
-    return out
+    """Texts and verdicts from new tokens [row, token] and scores [row] of each distinct condition
+    of the batch; `ends` are the tokens that end an answer."""
+    by_condition = dict(zip(distinct_conditions(programs), scores, strict=True))
+    answers = []
+    for row, (tokens, program) in enumerate(zip(ids.tolist(), programs, strict=True)):
+        end = next((k for k, token in enumerate(tokens) if token in ends), None)
+        of_row = set(program.conditions)
+        conditions = [condition for condition in by_condition if condition in of_row]
+        row_scores = tuple(by_condition[condition][row].item() for condition in conditions)
+        fired = tuple(c.holds(score) for c, score in zip(conditions, row_scores, strict=True))
+        text = tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        new = tuple(tokens[:end])
+        answers.append(Completion(text, new, end is not None, row_scores, fired, prompts[row]))
+    return answers
 
 
 def end_ids(model: PreTrainedModel) -> set[int]:
     """The tokens that end an answer."""
-    eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
+    eos = (model.generation_config or model.config).eos_token_id
     return set(eos) if isinstance(eos, list) else {eos}
 
 
-def by_row(found: dict[int, T]) -> list[T]:
-    """What was found for each row, in the order of the rows' numbers."""
-    return [found[i] for i in range(len(found))]
+def by_row(values: Mapping[int, T]) -> list[T]:
+    """What each row has, in the order of the rows' numbers."""
+    return [values[row] for row in range(len(values))]

@@ -1,4 +1,5 @@
-"""What a program does to given prompts: which rows, tokens and sites change, pass by pass, and by how much."""
+"""What a program does to given prompts: which rows, tokens and sites change, pass by pass, and by
+how much."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from nnsteer.texts.contrast import Text, as_texts
 
 @dataclass(frozen=True)
 class Change:
-    """One row at one module in one pass: the changed tokens, by offset from the prompt's end (-1 its last token), and the
-    length of each one's change as a fraction of its state's norm."""
+    """One row at one module in one pass: the changed tokens, by offset from the prompt's end (-1
+    its last token), and the length of each one's change as a fraction of its state's norm."""
 
     step: int
     """0 for the prefill, then one for each generated token that is fed back."""
@@ -47,15 +48,18 @@ class Explanation:
 
     def __str__(self) -> str:
         table = Table("row", "pass", "site", "tokens", "mean change / norm", "largest")
-        for c in self.changes:
-            pass_name = "prefill" if c.step == 0 else f"decode {c.step}"
-            table.add_row(str(c.row), pass_name, c.site, ranges(c.tokens), f"{mean(c.shares):.3f}", f"{max(c.shares):.3f}")
+        for change in self.changes:
+            name = "prefill" if change.step == 0 else f"decode {change.step}"
+            shares = f"{mean(change.shares):.3f}", f"{max(change.shares):.3f}"
+            table.add_row(str(change.row), name, change.site, ranges(change.tokens), *shares)
         text = StringIO()
         console = Console(file=text, width=120, force_jupyter=False)
         for row, prompt in enumerate(self.prompts):
             console.print(f"row {row}: {prompt}", markup=False, highlight=False)
-            for condition, score, fired in zip(self.conditions, self.scores[row], self.fired[row], strict=True):
-                console.print(f"    {condition}: {score:.4f}, {'holds' if fired else 'does not hold'}", highlight=False)
+            verdicts = zip(self.conditions, self.scores[row], self.fired[row], strict=True)
+            for condition, score, fired in verdicts:
+                verdict = f"{score:.4f}, {'holds' if fired else 'does not hold'}"
+                console.print(f"    {condition}: {verdict}", highlight=False)
         console.print(table if self.changes else self.why_nothing())
         return text.getvalue()
 
@@ -71,8 +75,11 @@ class Explanation:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def explain(runner: Runner, program: Program, prompts: Sequence[str], new_tokens: int = 3) -> Explanation:
-    """Runs the program on the prompts, at most `new_tokens` tokens far, and notes each change on the way."""
+def explain(
+    runner: Runner, program: Program, prompts: Sequence[str], new_tokens: int = 3
+) -> Explanation:
+    """Runs the program on the prompts, at most `new_tokens` tokens far, and notes each change on
+    the way."""
     runner.check(program)
     prompts = as_texts("prompts", prompts)
     batch = runner.chat.pad(runner.chat.rows([Text(prompt) for prompt in prompts]))
@@ -81,19 +88,19 @@ def explain(runner: Runner, program: Program, prompts: Sequence[str], new_tokens
     def observe(visit: dict, running: Pass, before: Tensor, after: Tensor) -> None:
         changes.extend(changes_of(visit, running, before, after))
 
+    inputs = {name: tensor.to(runner.hf.device) for name, tensor in batch.inputs.items()}
     with hooked(runner.hf, program, observe):
-        runner.hf.generate(
-            input_ids=batch.ids.to(runner.hf.device), attention_mask=batch.mask.to(runner.hf.device),
-            max_new_tokens=new_tokens, do_sample=False, num_beams=1,
-        )  # fmt: skip
+        runner.hf.generate(**inputs, max_new_tokens=new_tokens, do_sample=False, num_beams=1)
     conditions = distinct_conditions([program])
     scores = runner.scores(prompts, conditions).mT.tolist() if conditions else [()] * len(prompts)
+    fired = [[c.holds(s) for c, s in zip(conditions, row, strict=True)] for row in scores]
+    visits = lower([program], runner.layout)["visits"]
     return Explanation(
         prompts=tuple(prompts),
         conditions=tuple(map(str, conditions)),
         scores=tuple(map(tuple, scores)),
-        fired=tuple(tuple(c.holds(s) for c, s in zip(conditions, row, strict=True)) for row in scores),
-        sites=tuple(visit["site"] for visit in lower([program], runner.layout)["visits"] if visit["edits"]),
+        fired=tuple(map(tuple, fired)),
+        sites=tuple(visit["site"] for visit in visits if visit["edits"]),
         changes=tuple(changes),
     )
 
@@ -102,12 +109,13 @@ def changes_of(visit: dict, running: Pass, before: Tensor, after: Tensor) -> lis
     """The rows that a visit changed."""
     moved = (after.float() - before.float()).norm(dim=-1)
     share = moved / before.float().norm(dim=-1)
-    found = []
+    changes = []
     for row in (moved > 0).any(1).nonzero()[:, 0].tolist():
         columns = (moved[row] > 0).nonzero()[:, 0]
         tokens = tuple(running.tokens["offsets"][row, columns].tolist())
-        found.append(Change(running.number, row, visit["site"], tokens, tuple(share[row, columns].tolist())))
-    return found
+        shares = tuple(share[row, columns].tolist())
+        changes.append(Change(running.number, row, visit["site"], tokens, shares))
+    return changes
 
 
 def ranges(tokens: tuple[int, ...]) -> str:
@@ -122,23 +130,29 @@ def ranges(tokens: tuple[int, ...]) -> str:
 
 
 def figure(explanation: Explanation, path: Path) -> None:
-    """A PNG: for each prompt the changes by site and token, shaded by their length in norms of the state."""
+    """A picture: for each prompt the changes by site and token, shaded by their length in norms of
+    the state."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    sites = explanation.sites
-    fig = Figure(figsize=(8, 1.2 + len(explanation.prompts) * (0.5 + 0.25 * len(sites))), layout="constrained")
-    axes = fig.subplots(len(explanation.prompts), 1, sharex=True, squeeze=False)[:, 0]
-    largest = max((max(c.shares) for c in explanation.changes), default=1.0)
-    for row, axis in enumerate(axes):
-        axis.set_title(f"{row}: {explanation.prompts[row]}"[:90], fontsize=9, loc="left")
-        for c in (c for c in explanation.changes if c.row == row):
-            for token, share in zip(c.tokens, c.shares, strict=True):
-                axis.barh(sites.index(c.site), 0.9, left=token - 0.45, color="tab:blue", alpha=0.15 + 0.85 * share / largest)
+    sites, prompts = explanation.sites, explanation.prompts
+    height = 1.2 + len(prompts) * (0.5 + 0.25 * len(sites))
+    fig = Figure(figsize=(8, height), layout="constrained")
+    axes = fig.subplots(len(prompts), 1, sharex=True, squeeze=False)[:, 0]
+    largest = max((max(change.shares) for change in explanation.changes), default=1.0)
+    for row, (axis, prompt) in enumerate(zip(axes, prompts, strict=True)):
+        axis.set_title(f"{row}: {prompt}"[:90], fontsize=9, loc="left")
         axis.axvline(-0.5, color="black", linewidth=0.8)
         axis.set_yticks(range(len(sites)), sites, fontsize=8)
         axis.set_ylim(-0.6, max(len(sites), 1) - 0.4)
+    for change in explanation.changes:
+        axis, height = axes[change.row], sites.index(change.site)
+        for token, share in zip(change.tokens, change.shares, strict=True):
+            shade = 0.15 + 0.85 * share / largest
+            axis.barh(height, 0.9, left=token - 0.45, color="tab:blue", alpha=shade)
     axes[-1].margins(x=0.02)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[-1].set_xlabel("token, from the end of the prompt (line); darker is a larger change for the state's norm")
+    axes[-1].set_xlabel(
+        "token, from the end of the prompt (line); darker is a larger change for the state's norm"
+    )
     fig.savefig(path, dpi=120)

@@ -20,7 +20,8 @@ class ModelOptions:
     device_map: str | None = None
     """Passed on to transformers; `auto` spreads a model over every GPU."""
     remote: str | None = None
-    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation of one."""
+    """Run on a server: `ndif`, the URL of another deployment, or `local` for nnsight's simulation
+    of one."""
     remote_model: str | None = None
     """The model's name there, where it is another."""
 
@@ -30,7 +31,8 @@ class RequestOptions(ModelOptions):
     """The same, and what a refusal recipe reads."""
 
     harmful: str = "nnsteer:harmful.jsonl"
-    """SOURCE: a .jsonl, .json, .csv or .parquet file or ORG/NAME@REVISION, with ,column=NAME and ,split=NAME where needed."""
+    """SOURCE: a .jsonl, .json, .csv or .parquet file or ORG/NAME@REVISION, with ,column=NAME and
+    ,split=NAME where needed."""
     harmless: str = "nnsteer:harmless.jsonl"
     """SOURCE, likewise."""
     refusals: str = "nnsteer:refusals.jsonl"

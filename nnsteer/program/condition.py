@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from functools import reduce
-from operator import and_, or_
 from typing import get_args
 
 import numpy as np
@@ -29,20 +27,21 @@ def either(first: When, second: When) -> AnyOf:
 
 
 def fires(score: float, threshold: float, fires_when: Side) -> bool:
-    """The verdict on an fp32 score; `below` includes the threshold, so that it is the exact complement of `above`."""
-    limit = float(np.float32(threshold))  # in fp32 as well, as `ops.verdict` compares them
+    """The verdict on an fp32 score; `below` includes the threshold, so that it is the exact
+    complement of `above`."""
+    limit = float(np.float32(threshold))  # as `kernels.edits.verdict` compares them
     return score > limit if fires_when == "above" else score <= limit
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Condition:
-    """Holds for a row when the score of its prompt is above the threshold (or at or below it). It is read once per call, in
-    fp32, from the unsteered prompt, and stands for the whole generation. `~condition` is its exact complement; conditions
-    combine with `&` and `|`.
+    """Holds for a row when the score of its prompt is above the threshold (or at or below it). It
+    is read once per call, in fp32, from the unsteered prompt, and stands for the whole generation.
+    `~condition` is its exact complement; conditions combine with `&` and `|`.
 
-    Scores of the pooled state h against the direction v: `cosine`; `cast`, cos(h, tanh(proj_v h)), which does not know v's sign
-    (CAST section 3.1); `projection`, h . v / |v|; `coordinate`, (h - origin) . v / |v|^2, a probe's score: 0 at the negative
-    mean, 1 at the positive.
+    Scores of the pooled state h against the direction v: `cosine`; `cast`, cos(h, tanh(proj_v h)),
+    which does not know v's sign (CAST section 3.1); `projection`, h . v / |v|; `coordinate`, (h -
+    origin) . v / |v|^2, a probe's score: 0 at the negative mean, 1 at the positive.
 
     `span` is the tokens or their name, such as "prompt". Raises UserError for a direction whose
     vector is zero or not finite, a threshold that is no number, and unknown names."""
@@ -64,9 +63,9 @@ class Condition:
         if not isinstance(direction, Direction):
             kind = type(direction).__name__
             raise UserError(f"condition: got {kind}; expected one Direction, such as directions[3]")
-        for name, word, known in (("fires_when", fires_when, Side), ("score", score, Score)):
-            if word not in get_args(known):
-                raise UserError(f"{name} {word!r}: expected one of {', '.join(get_args(known))}")
+        for name, word, words in (("fires_when", fires_when, Side), ("score", score, Score)):
+            if word not in get_args(words):
+                raise UserError(f"{name} {word!r}: expected one of {', '.join(get_args(words))}")
         given = usable(direction), number("threshold", threshold), fires_when, score, as_where(span)
         for field, value in zip(fields(self), given, strict=True):
             object.__setattr__(self, field.name, value)
@@ -140,11 +139,12 @@ def holds(when: When, verdicts: dict[Condition, bool]) -> bool:
     if isinstance(when, Condition):
         return verdicts[when]
     parts = [holds(part, verdicts) for part in when.parts]
-    return reduce(and_ if isinstance(when, AllOf) else or_, parts)
+    return all(parts) if isinstance(when, AllOf) else any(parts)
 
 
 def probe(direction: Direction, span: Where | SpanName = PROMPT) -> Condition:
     """The condition that a probe (`fit.logistic`, `fit.lda`) decides at its own boundary."""
     if direction.boundary is None:
-        raise UserError(f"{direction}: no probe, so it has no boundary of its own; give a Condition with a threshold")
+        mistake = "no probe, so it has no boundary of its own"
+        raise UserError(f"{direction}: {mistake}; give a Condition with a threshold")
     return Condition(direction, direction.boundary, "above", "coordinate", span)

@@ -3,7 +3,6 @@ by site."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,19 +13,20 @@ import torch
 from torch import Tensor
 
 from nnsteer.errors import UserError
-from nnsteer.program.identity import ModelId, Vouch, as_model_id
+from nnsteer.program.identity import ModelId, Vouch, as_model_id, digest, facts_of
 from nnsteer.program.names import Unit
 from nnsteer.program.show import joined, shortened, table
 from nnsteer.program.site import Place, Site, as_layer, as_place, named
 from nnsteer.program.span import ALL, Reading
-from nnsteer.program.values import finite, vector_of
+from nnsteer.program.values import finite, items_of, vector_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Direction:
-    """`vector` [hidden] points from the negative towards the positive class. Its length is the method's natural one (for a
-    mean difference, the distance between the class means), so a strength of 1 moves a state by one such length. `unit()` and
-    `relative()` change the length, and with it the unit of every strength."""
+    """`vector` [hidden] points from the negative towards the positive class. Its length is the
+    method's natural one (for a mean difference, the distance between the class means), so a
+    strength of 1 moves a state by one such length. `unit()` and `relative()` change the length, and
+    with it the unit of every strength."""
 
     vector: Tensor
     site: Place
@@ -42,7 +42,7 @@ class Direction:
     norm: float | None = None
     """The mean norm of the states read at the site, where it was measured."""
     boundary: float | None = None
-    """For a probe: where it decides, as a coordinate along the direction (0 the negative mean, 1 a vector further)."""
+    """A probe's: where it decides, along the vector (0 the negative mean, 1 a vector further)."""
     vouched: Vouch | None = None
     """Where it was fitted and why it holds for `model` too, where a person vouched for that."""
 
@@ -50,44 +50,46 @@ class Direction:
     """So that a number of numpy's times a direction is a direction."""
 
     @staticmethod
-    def given(vector: Any, site: Place | int, model: Any, source: str, origin: Any = None) -> Direction:
+    def given(
+        vector: Any, site: Place | int, model: Any, source: str, origin: Any = None
+    ) -> Direction:
         """A direction from elsewhere: a row of a sparse autoencoder's decoder, a probe's weights,
         other people's vector. `vector` is a list, an array or a tensor [hidden] of any dtype and
-        device; `site` where it is written (a layer's number is what leaves that block); `model`
-        the ModelId, or the Runner, that it belongs to; `source` says where it comes from and
-        becomes `data`; `origin` [hidden] is the reference of affine edits, zeros unless given.
-        Which tokens it was read on nobody knows: `span` is ALL. Raises UserError for other
-        shapes, and for a vector that is zero or not finite."""
+        device; `site` where it is written (a layer's number is what leaves that block); `model` the
+        ModelId, or the Runner, that it belongs to; `source` says where it comes from and becomes
+        `data`; `origin` [hidden] is the reference of affine edits, zeros unless given. Which tokens
+        it was read on nobody knows: `span` is ALL. Raises UserError for other shapes, and for a
+        vector that is zero or not finite."""
         if not isinstance(source, str) or not source.strip():
-            raise UserError(f"source {source!r}: say where the vector comes from, as in 'SAE row 7'")
-        own = vector_of("vector", vector)
-        reference = torch.zeros_like(own) if origin is None else vector_of("origin", origin)
-        if len(reference) != len(own):
-            sizes = f"origin has {len(reference)} entries but the vector {len(own)}"
+            raise UserError(
+                f"source {source!r}: say where the vector comes from, as in 'SAE row 7'"
+            )
+        values = vector_of("vector", vector)
+        reference = torch.zeros_like(values) if origin is None else vector_of("origin", origin)
+        if len(reference) != len(values):
+            sizes = f"origin has {len(reference)} entries but the vector {len(values)}"
             raise UserError(f"{sizes}; give both of the model's hidden size")
-        place, whose = as_place(site), as_model_id(model)
-        return usable(Direction(own, place, ALL, "given", reference, whose, source))
+        place, fitted_on = as_place(site), as_model_id(model)
+        return usable(Direction(values, place, ALL, "given", reference, fitted_on, source))
 
     def vouched_for(self, model: Any, because: str) -> Direction:
-        """The same direction for another model of the same shape, such as a fine-tune of the one
-        it was fitted on, or that one with an adapter: on your word, which is kept with it.
-        `model` is a ModelId or a Runner. Raises UserError without a reason."""
-        own = as_model_id(model)
+        """The same direction for another model of the same shape, such as a fine-tune of the one it
+        was fitted on, or that one with an adapter: on your word, which is kept with it. `model` is
+        a ModelId or a Runner. Raises UserError without a reason."""
+        used_on = as_model_id(model)
         if not isinstance(because, str) or not because.strip():
             raise UserError(f"because {because!r}: say why it holds, as in 'a fine-tune of it'")
-        if own == self.model:
+        if used_on == self.model:
             return self
-        before = self.vouched
-        if before is not None:
-            because = f"{before.because}; {because}"
-        origin = self.model if before is None else before.fitted_on
-        return replace(self, model=own, vouched=Vouch(origin, because))
+        vouched = Vouch(self.model, because)
+        if self.vouched is not None:
+            vouched = Vouch(self.vouched.fitted_on, f"{self.vouched.because}; {because}")
+        return replace(self, model=used_on, vouched=vouched)
 
     def __mul__(self, factor: float) -> Direction:
         """The same direction with `factor` times its vector, about the same origin; a negative
-        factor turns it round. `boundary` is a coordinate along the vector and so is divided by
-        the factor, which leaves it at the same place: but a probe that was turned round fires
-        on the other side of it. Raises UserError for 0 and for what is no finite number."""
+        factor turns it round. `boundary` stays at the same place: but a probe that was turned round
+        fires on the other side of it. Raises UserError for 0 and for what is no finite number."""
         scale = finite("factor", factor)
         if scale == 0:
             raise UserError(f"0 times {self}: a direction needs a length; add it with strength 0")
@@ -113,13 +115,16 @@ class Direction:
         return self.with_length(1.0)
 
     def relative(self) -> Direction:
-        """The same direction as long as the mean state at its site, for strengths as a fraction of the residual norm."""
+        """The same direction as long as the mean state at its site, for strengths as a fraction of
+        the residual norm. Raises UserError where that was not measured."""
         if self.norm is None:
-            raise UserError(f"{self}: the residual norm at its site was not measured; fit it again from recorded activations")
+            unknown = "the residual norm at its site was not measured"
+            raise UserError(f"{self}: {unknown}; fit it again from recorded activations")
         return self.with_length(self.norm)
 
     def in_unit(self, unit: Unit) -> Direction:
-        """The same direction as long as strengths are counted in: its own length, 1 (`absolute`) or the mean state (`norm`)."""
+        """The same direction as long as strengths are counted in: its own `length`, 1 (`absolute`)
+        or the mean state (`norm`)."""
         match unit:
             case "length":
                 return self
@@ -130,11 +135,11 @@ class Direction:
 
     def with_length(self, length: float) -> Direction:
         """The same direction with another length. Raises UserError for a direction of length 0."""
-        own = self.vector.norm().item()
-        if own == 0:
+        before = self.vector.norm().item()
+        if before == 0:
             raise UserError(f"{self}: a direction of length 0 has no unit vector")
-        boundary = None if self.boundary is None else self.boundary * own / length
-        return replace(self, vector=self.vector * (length / own), boundary=boundary)
+        boundary = None if self.boundary is None else self.boundary * before / length
+        return replace(self, vector=self.vector * (length / before), boundary=boundary)
 
     def moved(self, site: Place) -> Direction:
         """The same direction to be written, or scored, at another site than it was read at."""
@@ -147,12 +152,9 @@ class Direction:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything above."""
-        place, span = [str(self.site), asdict(self.site)], [str(self.span), asdict(self.span)]
-        facts = json.dumps([place, span, self.method, asdict(self.model), self.data, self.norm, self.boundary])
-        if self.vouched is not None:
-            facts += json.dumps(asdict(self.vouched))
-        values = self.vector.numpy().tobytes() + self.origin.numpy().tobytes()
-        return hashlib.sha256(facts.encode() + values).hexdigest()[:16]
+        facts = [*facts_of(self), self.norm, self.boundary]
+        vouched = "" if self.vouched is None else json.dumps(asdict(self.vouched))
+        return digest(json.dumps(facts) + vouched, [self.vector, self.origin])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Direction) and self.fingerprint == other.fingerprint
@@ -192,10 +194,9 @@ class Directions(Mapping[Any, Direction]):
         return Directions({site: direction.random_like(seed) for site, direction in self.items()})
 
     def __getitem__(self, place: Any) -> Direction:
-        key = self._key(place)
-        if key not in self.by_site:
+        if place not in self:
             raise self._missing(place)
-        return self.by_site[key]
+        return self.by_site[self._key(place)]
 
     def __contains__(self, place: object) -> bool:
         return self._key(place) in self.by_site
@@ -230,18 +231,19 @@ class Directions(Mapping[Any, Direction]):
     def __repr__(self) -> str:
         if not self:
             return "Directions: none"
-        own = list(self.values())
-        lengths = sorted(d.vector.norm().item() for d in own)
-        ends = f"length {lengths[0]:.2g}"
-        if len(own) > 1:
-            ends = f"lengths {lengths[0]:.2g} to {lengths[-1]:.2g}"
-        what = f"{shortened(joined(d.method for d in own))} over {joined(d.span for d in own)}"
-        return f"Directions: {what} at {named(d.site for d in own)}, {ends}"
+        lengths = sorted(d.vector.norm().item() for d in self.values())
+        shown = f"length {lengths[0]:.2g}"
+        if len(self) > 1:
+            shown = f"lengths {lengths[0]:.2g} to {lengths[-1]:.2g}"
+        methods = shortened(joined(d.method for d in self.values()))
+        spans, sites = joined(d.span for d in self.values()), named(d.site for d in self.values())
+        return f"Directions: {methods} over {spans} at {sites}, {shown}"
 
     def _repr_html_(self) -> str:
         head = ["site", "method", "read over", "length", "model"]
-        own = [(d, f"{d.vector.norm():.3g}") for d in self.values()]
-        rows = [(d.site, d.method, d.span, length, d.model.name) for d, length in own]
+        lengths = [f"{d.vector.norm():.3g}" for d in self.values()]
+        pairs = zip(self.values(), lengths, strict=True)
+        rows = [(d.site, d.method, d.span, length, d.model.name) for d, length in pairs]
         return table(f"Directions: {len(self)}", head, rows)
 
 
@@ -251,18 +253,16 @@ AnyDirections = Direction | Iterable[Direction] | Mapping[Any, Direction]
 
 def listed(given: AnyDirections) -> tuple[Direction, ...]:
     """Every direction given, in order. Raises UserError for anything that is no direction."""
-    if isinstance(given, Direction):
-        return (given,)
-    found: Any = given.values() if isinstance(given, Mapping) else given
-    many = isinstance(found, Iterable) and not isinstance(found, str | bytes | Tensor)
-    items = tuple(found) if many else (found,)
+    items = items_of(given)
     for item in items:
         if not isinstance(item, Direction):
-            kind = type(item).__name__ + (f" in a {type(given).__name__}" if many else "")
-            editor = kind.startswith("Editor")
-            way = "an editor goes into edit(...)" if editor else "fit, load or make one (Direction.given)"
+            kind = type(item).__name__
+            way = "fit, load or make one (Direction.given)"
+            if kind == "Editor":
+                way = "an editor goes into edit(...)"
+            holder = "" if item is given else f" in a {type(given).__name__}"
             expected = "expected a Direction, or a list or mapping of them"
-            raise UserError(f"directions: got {kind}; {expected}; {way}")
+            raise UserError(f"directions: got {kind}{holder}; {expected}; {way}")
     return items
 
 
@@ -276,14 +276,13 @@ def as_directions(given: AnyDirections) -> Directions:
         return Directions(given)
     by_site = {direction.site: direction for direction in items}
     if len(by_site) < len(items):
-        found = f"got {len(items)} at {named(by_site)}"
-        raise UserError(f"directions: {found}; expected one for each site; leave out the others")
+        there = f"got {len(items)} at {named(by_site)}"
+        raise UserError(f"directions: {there}; expected one for each site; leave out the others")
     return Directions(by_site)
 
 
 def usable(direction: Direction) -> Direction:
-    """The direction itself. Raises UserError when its vector is zero or not finite, so that nothing
-    can be done with it."""
+    """The direction itself. Raises UserError when its vector is zero or not finite."""
     if not direction.vector.isfinite().all():
         raise UserError(f"{direction}: its vector holds NaN or infinite entries; give another")
     if not direction.vector.any():
@@ -294,4 +293,5 @@ def usable(direction: Direction) -> Direction:
 def generator(site: Place, seed: int) -> torch.Generator:
     """Chance for one site, the same whenever it is asked for."""
     layer, stream, head = site.order
-    return torch.Generator().manual_seed(seed * 1_000_003 + layer * 4096 + head * 8 + int(stream * 2))
+    place = layer * 4096 + head * 8 + int(stream * 2)
+    return torch.Generator().manual_seed(seed * 1_000_003 + place)

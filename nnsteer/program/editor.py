@@ -1,24 +1,24 @@
-"""A fitted affine map of the residual stream: an eraser, or a transport of one class onto another."""
+"""A fitted affine map of the residual stream: an eraser, or a transport between classes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from nnsteer.program.identity import ModelId
+from nnsteer.program.identity import ModelId, digest, facts_of
 from nnsteer.program.site import Place
 from nnsteer.program.span import Reading
 
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """Lets an edit touch a token only where its state lies on one side: state . vector > threshold (`above`) or not."""
+    """Lets an edit touch a token only where its state lies on one side: state . vector > threshold
+    (`above`) or not."""
 
     vector: Tensor = field(repr=False)
     threshold: float
@@ -27,8 +27,8 @@ class Gate:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Editor:
-    """h - ((h - center) @ right.T) @ left + shift, with left and right [rank, hidden], center and shift [hidden]; only for
-    tokens that the gate lets through, where there is one."""
+    """h - ((h - center) @ right.T) @ left + shift, with left and right [rank, hidden], center and
+    shift [hidden]; only for tokens that the gate lets through, where there is one."""
 
     left: Tensor
     right: Tensor
@@ -44,14 +44,12 @@ class Editor:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything above."""
-        place, span = [str(self.site), asdict(self.site)], [str(self.span), asdict(self.span)]
-        facts = json.dumps([place, span, self.method, asdict(self.model), self.data])
+        facts = json.dumps(facts_of(self))
         tensors = [self.left, self.right, self.center, self.shift]
         if self.gate is not None:
             facts += f"{self.gate.threshold} {self.gate.above}"
             tensors.append(self.gate.vector)
-        values = b"".join(t.contiguous().numpy().tobytes() for t in tensors)
-        return hashlib.sha256(facts.encode() + values).hexdigest()[:16]
+        return digest(facts, tensors)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Editor) and self.fingerprint == other.fingerprint

@@ -1,71 +1,78 @@
-"""The nouns as JSON and named tensors, and back: what `formats` writes. A dataclass becomes its name and fields."""
+"""The nouns as JSON and named tensors, and back: what `files` writes. A dataclass becomes its name
+and its fields."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from nnsteer import registry
-from nnsteer.program import condition, op
+from nnsteer.program.condition import When
 from nnsteer.program.direction import Direction
 from nnsteer.program.editor import Editor, Gate
 from nnsteer.program.identity import ModelId, Vouch
+from nnsteer.program.op import Custom, Op
 from nnsteer.program.program import Program, Step
-from nnsteer.program.site import Head, Site
-from nnsteer.program.span import Last, Positions, Span
+from nnsteer.program.site import Place
+from nnsteer.program.span import Reading
 
-OPS = (op.Add, op.Ablate, op.AblateSubspace, op.Affine, op.Clamp, op.Rotate, op.Edit, op.KeepNorm, op.BoundNorm)
-CONDITIONS = (condition.Condition, condition.AllOf, condition.AnyOf)
-NOUNS = (Program, Step, Direction, Editor, Gate, ModelId, Vouch, Site, Head, Span, Positions, Last, *OPS, *CONDITIONS)
-NAMES: dict[str, type] = {noun.__name__: noun for noun in NOUNS}
+WHOLES = (Program, Step, Direction, Editor, Gate, ModelId, Vouch)
+NOUNS: tuple[type, ...] = (*WHOLES, *get_args(Place | Reading | When | Op))
+NAMES = {noun.__name__: noun for noun in NOUNS if noun is not Custom}
 
 
 @dataclass(frozen=True)
 class Store:
-    """Collects the tensors of what it encodes; a direction or editor that occurs again is stored once."""
+    """Collects the tensors of what it encodes; a direction or editor that occurs again is stored
+    once."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     shared: list[dict] = field(default_factory=list)
     numbers: dict[Direction | Editor, int] = field(default_factory=dict)
 
-    def encode(self, value: object) -> Any:
+    def encode(self, value: Any) -> Any:
         """`value` as JSON; its tensors and shared parts are in the store."""
-        if isinstance(value, Direction | Editor):
-            if value not in self.numbers:
-                encoded = self.encode_fields(value)
-                self.numbers[value] = len(self.shared)
-                self.shared.append(encoded)
-            return {"shared": self.numbers[value]}
-        if isinstance(value, Tensor):
-            name = str(len(self.tensors))
-            self.tensors[name] = value.clone()  # safetensors stores no two tensors that share memory
-            return {"tensor": name}
-        if isinstance(value, tuple):
-            return {"tuple": [self.encode(item) for item in value]}
-        if isinstance(value, list):
-            return [self.encode(item) for item in value]
-        if isinstance(value, dict):
-            return {"dict": {key: self.encode(item) for key, item in value.items()}}
-        if isinstance(value, op.Custom):
-            return self.encode_custom(value)
+        match value:
+            case Direction() | Editor():
+                if value not in self.numbers:
+                    encoded = self.encode_fields(value)
+                    self.numbers[value] = len(self.shared)
+                    self.shared.append(encoded)
+                return {"shared": self.numbers[value]}
+            case Tensor():
+                name = str(len(self.tensors))
+                self.tensors[name] = value.clone()  # safetensors stores none that share memory
+                return {"tensor": name}
+            case tuple():
+                return {"tuple": [self.encode(item) for item in value]}
+            case list():
+                return [self.encode(item) for item in value]
+            case dict():
+                return {"dict": {key: self.encode(item) for key, item in value.items()}}
+            case Custom():
+                return self.encode_custom(value)
         return self.encode_fields(value) if is_dataclass(value) else value
 
-    def encode_custom(self, value: op.Custom) -> dict:
-        """A function by its name, with hashes of its source and its tensors: a study's keys hang on both."""
-        place, code = registry.reference(value.function), registry.code(value.function)
-        return {"custom": place, "code": code, "hash": hashed(value.tensors), "tensors": self.encode(value.tensors)}
+    def encode_custom(self, value: Custom) -> dict:
+        """A function by its name, with hashes of its source and its tensors: a study's keys hang on
+        both."""
+        facts = {
+            "custom": registry.reference(value.function),
+            "code": registry.code(value.function),
+        }
+        return facts | {"hash": hashed(value.tensors), "tensors": self.encode(value.tensors)}
 
     def encode_fields(self, value: Any) -> dict:
-        """A dataclass as its name and fields. A `vouched` that is None is left out, so that versions
-        without that field read what nobody vouched for."""
-        found = {f.name: getattr(value, f.name) for f in fields(value)}
-        if found.get("vouched", ...) is None:
-            del found["vouched"]
-        encoded = {name: self.encode(own) for name, own in found.items()}
+        """A dataclass as its name and fields. A `vouched` that is None is left out, so that
+        versions without that field read what nobody vouched for."""
+        parts = {part.name: getattr(value, part.name) for part in fields(value)}
+        if parts.get("vouched", ...) is None:
+            del parts["vouched"]
+        encoded = {name: self.encode(part) for name, part in parts.items()}
         return {"is": type(value).__name__, "fields": encoded}
 
 
@@ -77,18 +84,24 @@ def hashed(tensors: tuple[Tensor, ...]) -> str:
 
 def decode(fact: Any, tensors: dict[str, Tensor], shared: list) -> Any:
     """The inverse of `Store.encode`."""
-    if isinstance(fact, list):
-        return [decode(item, tensors, shared) for item in fact]
-    if not isinstance(fact, dict):
-        return fact
-    if "shared" in fact:
-        return shared[fact["shared"]]
-    if "tensor" in fact:
-        return tensors[fact["tensor"]]
-    if "custom" in fact:
-        return op.Custom(registry.same(fact["custom"], fact["code"]), decode(fact["tensors"], tensors, shared))
-    if "tuple" in fact:
-        return tuple(decode(item, tensors, shared) for item in fact["tuple"])
-    if "dict" in fact:
-        return {key: decode(item, tensors, shared) for key, item in fact["dict"].items()}
-    return NAMES[fact["is"]](**{name: decode(item, tensors, shared) for name, item in fact["fields"].items()})
+
+    def decoded(part: Any) -> Any:
+        return decode(part, tensors, shared)
+
+    match fact:
+        case list():
+            return [decoded(item) for item in fact]
+        case {"shared": number}:
+            return shared[number]
+        case {"tensor": name}:
+            return tensors[name]
+        case {"custom": place, "code": code}:
+            return Custom(registry.same(place, code), decoded(fact["tensors"]))
+        case {"tuple": items}:
+            return tuple(decoded(item) for item in items)
+        case {"dict": items}:
+            return {key: decoded(item) for key, item in items.items()}
+        case dict():
+            parts = {name: decoded(part) for name, part in fact["fields"].items()}
+            return NAMES[fact["is"]](**parts)
+    return fact

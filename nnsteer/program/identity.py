@@ -1,10 +1,11 @@
-"""Which model a number came from. Directions carry it, and one that was fitted on another model is refused."""
+"""Where a number came from: the model, and hashes of what was fitted. A direction that was fitted
+on another model is refused."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ SAMPLES = 16  # values taken from each parameter
 
 @dataclass(frozen=True)
 class ModelId:
-    """`name` is a hub id or a folder's name, `revision` a commit hash where the hub gave one, `weights` a hash of values
-    sampled from every parameter: the same wherever the model lies and in whatever dtype it is loaded. It is empty where the
-    weights were never seen, on a server; then name and revision say which model it is."""
+    """`name` is a hub id or a folder's name, `revision` a commit hash where the hub gave one,
+    `weights` a hash of values sampled from every parameter: the same wherever the model lies and in
+    whatever dtype it is loaded. It is empty where the weights were never seen, on a server; then
+    name and revision say which model it is."""
 
     name: str
     revision: str | None
@@ -28,7 +30,7 @@ class ModelId:
 
 @dataclass(frozen=True)
 class Vouch:
-    """A person's word that a direction holds for another model than the one it was fitted on."""
+    """A person's word that a direction holds for another model than it was fitted on."""
 
     fitted_on: ModelId
     because: str
@@ -40,11 +42,23 @@ class Vouch:
 def as_model_id(given: Any) -> ModelId:
     """A model's identity, or that of what has one as its `model`, such as a Runner. Raises
     UserError for anything else."""
-    own = given if isinstance(given, ModelId) else getattr(given, "model", None)
-    if not isinstance(own, ModelId):
+    model = given if isinstance(given, ModelId) else getattr(given, "model", None)
+    if not isinstance(model, ModelId):
         kind = type(given).__name__
         raise UserError(f"model: got {kind}; expected a ModelId or a Runner; give runner.model")
-    return own
+    return model
+
+
+def facts_of(fitted: Any) -> list:
+    """What a direction and an editor both say of where they came from, as JSON has it."""
+    place, span = ([str(part), asdict(part)] for part in (fitted.site, fitted.span))
+    return [place, span, fitted.method, asdict(fitted.model), fitted.data]
+
+
+def digest(facts: str, tensors: Iterable[Tensor]) -> str:
+    """Sixteen hex digits of facts and of tensors' values."""
+    values = b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)
+    return hashlib.sha256(facts.encode() + values).hexdigest()[:16]
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -54,13 +68,14 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 def fingerprint(parameters: Iterable[tuple[str, Tensor]]) -> str:
     """The same of parameters by name, in the order of the model's."""
-    digest = hashlib.sha256()
+    weights = hashlib.sha256()
     for name, parameter in parameters:
         flat = parameter.flatten()
         sample = flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES]
-        # fp16 and bf16 checkpoints differ from their fp32 copies by rounding alone; bf16 is the coarsest of the three
-        digest.update(name.encode() + sample.float().to(torch.bfloat16).float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        # fp16 and bf16 checkpoints differ from their fp32 copies by rounding; bf16 is the coarsest
+        coarse = sample.float().to(torch.bfloat16).float().cpu()
+        weights.update(name.encode() + coarse.numpy().tobytes())
+    return weights.hexdigest()[:16]
 
 
 def require_same(what: str, fitted_on: ModelId, used_on: ModelId) -> None:
@@ -79,4 +94,5 @@ def require_same(what: str, fitted_on: ModelId, used_on: ModelId) -> None:
 
 def described(model: ModelId) -> str:
     """Which model, for a person."""
-    return f"{model.name} ({f'weights {model.weights}' if model.weights else f'revision {model.revision}'})"
+    which = f"weights {model.weights}" if model.weights else f"revision {model.revision}"
+    return f"{model.name} ({which})"

@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import Literal
 
 from nnsteer.errors import UserError
-from nnsteer.program.span import ALL, GENERATED, LAST_PROMPT, PROMPT, Last, Positions, Reading, Span, Where, first_generated
+from nnsteer.program.span import NAMES, Last, Positions, Reading, Span, Where
 
-Method = Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"] | str  # or one from outside
+# these two also stand for names from outside
+Method = (
+    Literal["mean_difference", "pca_pairwise", "pca_center", "pca_diff", "lda", "logistic"] | str
+)
+OpName = Literal["add", "ablate", "affine", "clamp"] | str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Score = Literal["cosine", "cast", "projection", "coordinate"]
 Side = Literal["above", "below"]
-OpName = Literal["add", "ablate", "affine", "clamp"] | str
 Unit = Literal["length", "absolute", "norm"]
 SpanName = Literal["all", "prompt", "last_prompt", "generated"]
 ReadingName = Literal["prompt", "last_prompt", "response", "first_3", "last"]
 
-SPANS: dict[SpanName, Where] = {"all": ALL, "prompt": PROMPT, "last_prompt": LAST_PROMPT, "generated": GENERATED}
-READINGS: dict[ReadingName, Reading] = {
-    "prompt": PROMPT, "last_prompt": LAST_PROMPT, "response": GENERATED, "first_3": first_generated(3), "last": Last(),
-}  # fmt: skip
+SPANS: dict[str, Where] = {name: span for span, name in NAMES.items()}
+READINGS: dict[str, Reading] = {
+    "prompt": SPANS["prompt"],
+    "last_prompt": SPANS["last_prompt"],
+    "response": SPANS["generated"],
+    "first_3": Span(0, 3),
+    "last": Last(),
+}
 
 
 def as_where(span: Where | SpanName) -> Where:
@@ -37,4 +44,5 @@ def as_reading(reading: Reading | ReadingName) -> Reading:
         return reading
     if isinstance(reading, str) and reading in READINGS:
         return READINGS[reading]
-    raise UserError(f"reading {reading!r}: expected one of {', '.join(READINGS)}, or a Span, Positions or Last")
+    expected = f"expected one of {', '.join(READINGS)}, or a Span, Positions or Last"
+    raise UserError(f"reading {reading!r}: {expected}")

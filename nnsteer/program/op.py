@@ -38,8 +38,9 @@ class AblateSubspace:
 
 @dataclass(frozen=True)
 class Affine:
-    """ACE (*Refusal in LLMs is an Affine Function*): h - proj_r(h) + proj_r(r-) + alpha * r. Whatever the input, alpha 0
-    leaves the projection of the direction's origin (the negative mean), alpha 1 that of the positive mean."""
+    """ACE (*Refusal in LLMs is an Affine Function*): h - proj_r(h) + proj_r(r-) + alpha * r.
+    Whatever the input, alpha 0 leaves the projection of the direction's origin (the negative mean),
+    alpha 1 that of the positive mean."""
 
     direction: Direction
     alpha: float = 1.0
@@ -47,7 +48,8 @@ class Affine:
 
 @dataclass(frozen=True)
 class Clamp:
-    """h - proj_r(h) + value * r: sets how much of the direction is in the state, in lengths of it, counted from zero."""
+    """h - proj_r(h) + value * r: sets how much of the direction is in the state, in lengths of it,
+    counted from zero."""
 
     direction: Direction
     value: float
@@ -55,8 +57,9 @@ class Clamp:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turns the part of h in the plane of two directions to `degrees` from the first towards the second (which is made
-    orthogonal to the first); its length there, and everything outside the plane, stay (angular steering)."""
+    """Turns the part of h in the plane of two directions to `degrees` from the first towards the
+    second (which is made orthogonal to the first); its length there, and everything outside the
+    plane, stay (angular steering)."""
 
     first: Direction
     second: Direction
@@ -72,8 +75,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Custom:
-    """The user's own: `function(h, *tensors)` with h [row, token, hidden] gives the new states. It uses torch alone, touches
-    no other module's names, and treats tokens alike; which tokens change is the span's and the condition's business."""
+    """The user's own: `function(h, *tensors)` with h [row, token, hidden] gives the new states. It
+    uses torch alone, touches no other module's names, and treats tokens alike; which tokens change
+    is the span's and the condition's business."""
 
     function: Callable[..., Tensor]
     tensors: tuple[Tensor, ...] = field(default=(), repr=False)
@@ -91,8 +95,9 @@ class KeepNorm:
 
 @dataclass(frozen=True)
 class BoundNorm:
-    """The op, then CAST's out-of-input normalisation: if any token of a prompt grew (or is no longer finite), each of its
-    changed tokens goes back to the norm it had; a token after the prompt, which comes alone, when it grew itself."""
+    """The op, then CAST's out-of-input normalisation: if any token of a prompt grew (or is no
+    longer finite), each of its changed tokens goes back to the norm it had; a token after the
+    prompt, which comes alone, when it grew itself."""
 
     op: Op
 
@@ -114,25 +119,28 @@ def fitted(value: object) -> Iterator[Direction | Editor]:
 
 def describe(op: Op) -> str:
     """An op in a few words."""
-    match op:
-        case KeepNorm(op=inner) | BoundNorm(op=inner):
-            return f"{type(op).__name__.lower()} ({describe(inner)})"
-        case Custom():
-            return str(op)
-    return " ".join([type(op).__name__.lower(), " and ".join(map(str, fitted(op))), *amounts(op)])
+    return worded(op, lambda op: [" and ".join(map(str, fitted(op))), *amounts(op)])
 
 
 def brief(op: Op) -> str:
-    """An op in fewer words, without where its directions come from: `add mean_difference x 1`."""
+    """An op without where its directions come from: `add mean_difference x 1`."""
+    return worded(op, lambda op: [joined(part.method for part in fitted(op)), *amounts(op, "x")])
+
+
+def worded(op: Op, words_of: Callable[[Op], list[str]]) -> str:
+    """An op's kind, and the words for what it does."""
+    kind = type(op).__name__.lower()
     match op:
         case KeepNorm(op=inner) | BoundNorm(op=inner):
-            return f"{type(op).__name__.lower()} ({brief(inner)})"
+            return f"{kind} ({worded(inner, words_of)})"
         case Custom():
             return str(op)
-    how_much = [amount.replace("strength ", "x ") for amount in amounts(op)]
-    return " ".join([type(op).__name__.lower(), joined(one.method for one in fitted(op)), *how_much])
+    return " ".join([kind, *words_of(op)])
 
 
-def amounts(op: Op) -> list[str]:
-    """An op's numbers, each with its name."""
-    return [f"{f.name} {getattr(op, f.name):g}" for f in fields(op) if isinstance(getattr(op, f.name), int | float)]
+def amounts(op: Op, strength: str = "strength") -> list[str]:
+    """An op's numbers, each with its name; `strength` is what a strength is called."""
+    parts = [
+        (part.name.replace("strength", strength), getattr(op, part.name)) for part in fields(op)
+    ]
+    return [f"{name} {value:g}" for name, value in parts if isinstance(value, int | float)]

@@ -1,11 +1,10 @@
-"""What to do to a model, as data: a program is a tuple of steps, and a step is an op at a site, over a span of tokens,
-when a condition holds."""
+"""What to do to a model, as data: a program is a tuple of steps, and a step is an op at a site,
+over a span of tokens, when a condition holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nnsteer import registry
 from nnsteer.errors import UserError
@@ -17,7 +16,7 @@ from nnsteer.program.op import Ablate, Add, Affine, Clamp, Edit, Op, brief, desc
 from nnsteer.program.show import shortened, table
 from nnsteer.program.site import Place, named
 from nnsteer.program.span import ALL, Where
-from nnsteer.program.values import finite
+from nnsteer.program.values import finite, items_of
 
 SHOWN = 4  # kinds of step that a program shows on its one line
 
@@ -40,8 +39,8 @@ class Step:
 
 @dataclass(frozen=True, repr=False)
 class Program:
-    """Steps, applied in the order in which the forward pass reaches their sites; at one site, in the order given. `+`
-    joins programs. The empty program leaves the model alone."""
+    """Steps, applied in the order in which the forward pass reaches their sites; at one site, in
+    the order given. `+` joins programs. The empty program leaves the model alone."""
 
     steps: tuple[Step, ...] = ()
 
@@ -49,13 +48,14 @@ class Program:
         return Program(self.steps + other.steps)
 
     def when(self, condition: When) -> Program:
-        """The same steps, taken only for rows where the condition holds; a step's own condition must
-        hold too. Raises UserError for what is no condition."""
+        """The same steps, taken only for rows where the condition holds; a step's own condition
+        must hold too. Raises UserError for what is no condition."""
         if not isinstance(condition, When):
             kind = type(condition).__name__
             raise UserError(f"when: got {kind}; expected a Condition; make one with a threshold")
-        both = [replace(step, when=condition if step.when is None else step.when & condition) for step in self.steps]
-        return Program(tuple(both))
+        both = [condition if step.when is None else step.when & condition for step in self.steps]
+        pairs = zip(self.steps, both, strict=True)
+        return Program(tuple(replace(step, when=when) for step, when in pairs))
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -96,49 +96,47 @@ def add(directions: AnyDirections, strength: float = 1.0, span: Where | SpanName
     """Adds each direction at the site where it was read. Directions may be one, a list or a
     mapping; `span` is the tokens or their name, such as "prompt". Raises UserError for a strength
     that is no finite number, and for a direction whose vector is zero or not finite."""
-    by = finite("strength", strength)
-    return _steps(((Add(d, by), d.site) for d in _usable(directions)), span)
+    return _with_each(directions, Add, finite("strength", strength), span)
 
 
-def ablate(directions: AnyDirections, strength: float = 1.0, span: Where | SpanName = ALL) -> Program:
+def ablate(
+    directions: AnyDirections, strength: float = 1.0, span: Where | SpanName = ALL
+) -> Program:
     """Removes each direction at the site where it was read. Takes and raises what `add` does."""
-    by = finite("strength", strength)
-    return _steps(((Ablate(d, by), d.site) for d in _usable(directions)), span)
+    return _with_each(directions, Ablate, finite("strength", strength), span)
 
 
 def affine(directions: AnyDirections, alpha: float = 1.0, span: Where | SpanName = ALL) -> Program:
     """Sets each direction's coefficient, from its origin, at the site where it was read (ACE).
     Takes and raises what `add` does."""
-    to = finite("alpha", alpha)
-    return _steps(((Affine(d, to), d.site) for d in _usable(directions)), span)
+    return _with_each(directions, Affine, finite("alpha", alpha), span)
 
 
 def clamp(directions: AnyDirections, value: float, span: Where | SpanName = ALL) -> Program:
     """Sets each direction's coefficient, from zero, at the site where it was read. Takes and
     raises what `add` does."""
-    to = finite("value", value)
-    return _steps(((Clamp(d, to), d.site) for d in _usable(directions)), span)
+    return _with_each(directions, Clamp, finite("value", value), span)
+
+
+def _with_each(
+    directions: AnyDirections,
+    op: Callable[[Direction, float], Op],
+    amount: float,
+    span: Where | SpanName,
+) -> Program:
+    where, each = as_where(span), map(usable, listed(directions))
+    return Program(tuple(Step(op(direction, amount), direction.site, where) for direction in each))
 
 
 def edit(editors: Editor | Iterable[Editor] | Editors, span: Where | SpanName = ALL) -> Program:
     """Applies each editor (an eraser, say; one, a list or a mapping) at the site where it was
     fitted. Raises UserError for anything that is no editor."""
-    found: Any = editors.values() if isinstance(editors, Mapping) else editors
-    items = tuple(found) if isinstance(found, Iterable) and not isinstance(found, str) else (found,)
+    items, where = items_of(editors), as_where(span)
     for item in items:
         if not isinstance(item, Editor):
-            kind = type(item).__name__
-            raise UserError(f"editors: got {kind}; expected an Editor, or a list or mapping of them")
-    return _steps(((Edit(editor), editor.site) for editor in items), span)
-
-
-def _usable(directions: AnyDirections) -> Iterable[Direction]:
-    return map(usable, listed(directions))
-
-
-def _steps(ops: Iterable[tuple[Op, Place]], span: Where | SpanName) -> Program:
-    where = as_where(span)
-    return Program(tuple(Step(op, site, where) for op, site in ops))
+            expected = "expected an Editor, or a list or mapping of them"
+            raise UserError(f"editors: got {type(item).__name__}; {expected}")
+    return Program(tuple(Step(Edit(editor), editor.site, where) for editor in items))
 
 
 OpFunction = Callable[[Directions, float, Where], Program]

@@ -1,4 +1,4 @@
-"""Where in the network: a layer and a stream. A direction is read and written at the same kind of place."""
+"""Where in the network directions are read and written: a layer and a stream, or a head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a block 
 
 @dataclass(frozen=True)
 class Site:
-    """One place in the residual stream, [hidden]. `Site(3)` is what leaves block 3 (0-based), before any final norm;
-    `attn_out` and `mlp_out` are what a block's two halves add to the stream, after any norm that follows them."""
+    """One place in the residual stream, [hidden]. `Site(3)` is what leaves block 3 (0-based),
+    before any final norm; `attn_out` and `mlp_out` are what a block's two halves add to the stream,
+    after any norm that follows them."""
 
     layer: int
     stream: Stream = "block_out"
@@ -38,7 +39,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Head:
-    """One attention head's output before the output projection mixes it with the others, [head width]."""
+    """One attention head's output, [head width], before the output projection mixes it with the
+    others."""
 
     layer: int
     head: int
@@ -90,7 +92,7 @@ def named(places: Iterable[Place]) -> str:
     for place in dict.fromkeys(places):
         kind, _, number = str(place).rstrip("]").partition("[")
         numbers.setdefault(kind, []).append(number)
-    return ", ".join(f"{kind}[{run(own)}]" for kind, own in numbers.items()) or "no site"
+    return ", ".join(f"{kind}[{run(layers)}]" for kind, layers in numbers.items()) or "no site"
 
 
 def run(numbers: list[str]) -> str:

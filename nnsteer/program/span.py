@@ -1,4 +1,4 @@
-"""Which tokens are read or steered, by position: the same in prefill, in cached decoding and under padding."""
+"""Which tokens are read or steered: the same in prefill, in cached decoding and under padding."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from nnsteer.errors import UserError
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens with `first` <= offset < `stop`. The prompt's last token has offset -1, the first token after the prompt
-    (generated, or of a given response) offset 0; None leaves an end open."""
+    """Tokens with `first` <= offset < `stop`. The prompt's last token has offset -1, the first
+    token after the prompt (generated, or of a given response) offset 0; None leaves an end open."""
 
     first: int | None = None
     stop: int | None = None
 
     def __post_init__(self) -> None:
         if self.first is not None and self.stop is not None and self.first >= self.stop:
-            raise UserError(f"span [{self.first}, {self.stop}) holds no token: first must be below stop")
+            raise UserError(f"span {self} holds no token: first must be below stop")
 
     def __str__(self) -> str:
         return NAMES.get(self) or f"[{self.first}, {self.stop})"
@@ -25,8 +25,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Positions:
-    """Single tokens, numbered as Python numbers a list: 0 is the text's first token (its BOS, where there is one), -1 the
-    prompt's last. A number at or beyond the prompt's length is a token after the prompt."""
+    """Single tokens, numbered as Python numbers a list: 0 is the text's first token (its BOS, where
+    there is one), -1 the prompt's last. A number at or beyond the prompt's length is a token after
+    the prompt."""
 
     at: tuple[int, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -20,17 +21,25 @@ def number(name: str, value: Any) -> float:
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
-        found = shortened(repr(value).replace("\n", " "))
-        raise UserError(f"{name} {found}: expected a number; give one, such as 1.0")
+        given = shortened(repr(value).replace("\n", " "))
+        raise UserError(f"{name} {given}: expected a number; give one, such as 1.0")
     return float(value)
 
 
 def finite(name: str, value: Any) -> float:
     """A strength, a value or a factor as a float. Raises UserError, naming it, for what is no
     finite number."""
-    if math.isinf(found := number(name, value)):
-        raise UserError(f"{name} {found}: expected a finite number; give one, such as 1.0")
-    return found
+    given = number(name, value)
+    if math.isinf(given):
+        raise UserError(f"{name} {given}: expected a finite number; give one, such as 1.0")
+    return given
+
+
+def items_of(given: Any) -> tuple:
+    """A mapping's values, the items of a list or other iterable, or the one thing given."""
+    items = given.values() if isinstance(given, Mapping) else given
+    many = isinstance(items, Iterable) and not isinstance(items, str | bytes | Tensor)
+    return tuple(items) if many else (items,)
 
 
 def vector_of(name: str, values: Any) -> Tensor:
@@ -40,11 +49,11 @@ def vector_of(name: str, values: Any) -> Tensor:
     try:
         tensor = values.detach() if isinstance(values, Tensor) else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        kind = type(values).__name__
-        raise UserError(f"{name} is a {kind}; expected [hidden]; give a list, array or tensor") from None
+        given = f"{name} is a {type(values).__name__}"
+        raise UserError(f"{given}; expected [hidden]; give a list, array or tensor") from None
     if tensor.dim() != 1 or not len(tensor):
-        shape = list(tensor.shape)
-        raise UserError(f"{name} has shape {shape}; expected [hidden]; give one row, such as rows[7]")
+        given = f"{name} has shape {list(tensor.shape)}"
+        raise UserError(f"{given}; expected [hidden]; give one row, such as rows[7]")
     if tensor.is_complex():
         raise UserError(f"{name} holds complex numbers; expected real ones; give its real part")
     vector = tensor.to("cpu", torch.float32, copy=True).contiguous()

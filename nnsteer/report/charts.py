@@ -1,4 +1,4 @@
-"""What the figures are drawn from: panels, dots with intervals, lines with bands, heat maps and histograms."""
+"""What figures are drawn from: panels, estimates with intervals, heat maps and histograms."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ from nnsteer.report.section import WIDTH
 
 Cell = Mapping[str, Any]
 """An estimate: `value` (or `rate`), `low` and `high`, of which None says that there is none."""
+Look = dict[str, Any]
+"""Options of matplotlib's."""
+Panels = tuple[Figure, np.ndarray]
+Ends = tuple[str, str]
+Texts = Sequence[Sequence[str]]
+Groups = Mapping[str, Sequence[float]]
 COLOURS = {"harmful": "#b5483a", "harmless": "#3b6ea5"}
-SHIFT: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+DASHED: Look = {"color": "black", "linestyle": "--", "linewidth": 1}
+"""The line of a baseline, a threshold or a limit."""
+SHIFT: Look = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 """Colours of a change: of cosines, and of rates."""
-SHARE: dict[str, Any] = {"cmap": "cividis", "vmin": 0, "vmax": 1}
+SHARE: Look = {"cmap": "cividis", "vmin": 0, "vmax": 1}
 """Colours of a rate."""
 
 
-def panels(height: float, rows: int = 1, columns: int = 1, **sharing: Any) -> tuple[Figure, np.ndarray]:
+def panels(height: float, rows: int = 1, columns: int = 1, **sharing: Any) -> Panels:
     """A figure of a column's width, `height` in inches, and its panels, [rows, columns]."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, **sharing)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, grid
+    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
 def panel(height: float) -> tuple[Figure, Axes]:
@@ -48,27 +53,29 @@ def percent(*axes: Axis) -> None:
 
 def legend(figure: Figure, columns: int = 3) -> Figure:
     """One for all panels, below them: each label once. Returns the figure."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
-        look: dict[str, Any] = {"frameon": False, "handlelength": 1.4, "columnspacing": 1}
-        figure.legend(found.values(), found, loc="outside lower center", ncols=min(columns, len(found)), **look)
+            handles.setdefault(label, handle)
+    if handles:
+        columns = min(columns, len(handles))
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
     return figure
 
 
-def looks(names: Sequence[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+def looks(names: Sequence[Any]) -> Iterator[tuple[Any, Look]]:
     """Each name with a colour and a marker of its own."""
-    colours = CYCLE if len(names) <= len(CYCLE) else matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
+    colours: Any = CYCLE
+    if len(names) > len(CYCLE):
+        colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
     for name, colour, marker in zip(names, colours, cycle(MARKERS)):
         yield name, {"color": colour, "marker": marker, "markersize": 4}
 
 
 def value(cell: Cell) -> float:
-    """An estimate's value."""
-    found = cell["value"] if "value" in cell else cell["rate"]
-    return np.nan if found is None else found
+    """An estimate's value, NaN where there is none."""
+    number = cell["value"] if "value" in cell else cell["rate"]
+    return np.nan if number is None else number
 
 
 def arms(cells: Sequence[Cell]) -> np.ndarray:
@@ -77,15 +84,34 @@ def arms(cells: Sequence[Cell]) -> np.ndarray:
     return np.abs(np.array(ends) - [value(cell) for cell in cells])
 
 
-def dot(axes: Axes, row: float, cell: Cell, fmt: str = "o", markersize: float = 4, **look: Any) -> None:
+def known(x: Sequence[float], cells: Sequence[Cell]) -> tuple[list[float], list[Cell]]:
+    """The points at which there is a value."""
+    there = [i for i, cell in enumerate(cells) if not np.isnan(value(cell))]
+    return [x[i] for i in there], [cells[i] for i in there]
+
+
+def dot(axes: Axes, row: float, cell: Cell, **look: Any) -> None:
     """An estimate at a height, with its interval; nothing where there is none."""
     if not np.isnan(value(cell)):
-        axes.errorbar(value(cell), row, xerr=arms([cell]), elinewidth=1.2, markersize=markersize, fmt=fmt, **look)
+        plain: Look = {"fmt": "o", "markersize": 4, "elinewidth": 1.2}
+        axes.errorbar(value(cell), row, xerr=arms([cell]), **plain | look)
 
 
-def line(axes: Axes, x: Sequence[float], cells: Sequence[Cell], ends: tuple[str, str] = ("low", "high"), **look: Any) -> None:
+def crosses(axes: Axes, across: Sequence[Cell], up: Sequence[Cell], **look: Any) -> None:
+    """Estimates against others, with the intervals of both; those alone that have both."""
+    pairs = [(x, y) for x, y in zip(across, up, strict=True) if None not in (x["low"], y["low"])]
+    if pairs:
+        across, up = zip(*pairs, strict=True)
+        x, y = list(map(value, across)), list(map(value, up))
+        look |= {"linestyle": "none", "elinewidth": 0.6}
+        axes.errorbar(x, y, xerr=arms(across), yerr=arms(up), **look)
+
+
+def line(
+    axes: Axes, x: Sequence[float], cells: Sequence[Cell], ends: Ends = ("low", "high"), **look: Any
+) -> None:
     """Estimates over x, with the band of their intervals."""
-    axes.plot(x, [value(cell) for cell in cells], **{"linewidth": 1.2} | look)
+    axes.plot(x, list(map(value, cells)), **{"linewidth": 1.2} | look)
     low, high = (np.array([cell[end] for cell in cells], dtype=float) for end in ends)
     axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
 
@@ -96,21 +122,25 @@ def named(axes: Axes, names: Sequence[str], *, above: bool = False) -> None:
     if not above:
         axes.set_yticks(range(len(names)), names)
         return
-    paper = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # behind a name that lies on a line
-    for row, name in enumerate(names):
-        axes.text(0.01, row - 0.2, name, transform=axes.get_yaxis_transform(), fontsize=8, va="bottom", bbox=paper)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+    look: Look = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "bottom"}
+    paper = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # over a line behind it
+    for row, name in enumerate(names):
+        axes.text(0.01, row - 0.2, name, bbox=paper, **look)
 
 
-def heat(axes: Axes, table: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence, columns: Sequence, **colours: Any) -> Any:
-    """A matrix with its words in the cells and a colour bar; returns the bar, whose axis may be in percent."""
+def heat(
+    axes: Axes, table: np.ndarray, texts: Texts, rows: Sequence, columns: Sequence, **colours: Any
+) -> Any:
+    """A matrix with its words in the cells and a colour bar; returns the bar, whose axis may be in
+    percent."""
     image = axes.imshow(table, aspect="auto", **colours)
+    look: Look = {"ha": "center", "va": "center", "fontsize": min(8, 48 / len(columns))}
     for (i, j), number in np.ndenumerate(np.asarray(table, dtype=float)):
         red, green, blue, _ = image.cmap(image.norm(number))
         dark = not np.isnan(number) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-        size = min(8, 48 / len(columns))
-        axes.text(j, i, texts[i][j], ha="center", va="center", fontsize=size, color="w" if dark else "k")
+        axes.text(j, i, texts[i][j], color="w" if dark else "k", **look)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.spines[:].set_visible(False)
@@ -121,14 +151,15 @@ def slanted(axes: Axes) -> None:
     """Long names below a matrix."""
     axes.tick_params(axis="x", rotation=40)
     for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right")
-        label.set_rotation_mode("anchor")
+        label.set(horizontalalignment="right", rotation_mode="anchor")
 
 
-def histogram(axes: Axes, groups: Mapping[str, Sequence[float]], threshold: float, colours: Sequence[str], **look: Any) -> None:
+def histogram(
+    axes: Axes, groups: Groups, threshold: float, colours: Sequence[str], **look: Any
+) -> None:
     """How often each group has which score; dashed, the threshold."""
-    bins = np.histogram_bin_edges([score for own in groups.values() for score in own], bins=24).tolist()
-    for (label, own), colour in zip(groups.items(), colours, strict=False):
-        if own:
-            axes.hist(own, bins=bins, color=colour, label=label, **{"alpha": 0.6} | look)
-    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
+    bins = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins=24).tolist()
+    for (label, scores), colour in zip(groups.items(), colours, strict=False):
+        if scores:
+            axes.hist(scores, bins, color=colour, label=label, **{"alpha": 0.6} | look)
+    axes.axvline(threshold, **DASHED, label="threshold")

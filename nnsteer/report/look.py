@@ -9,23 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")  # Okabe & Ito: told apart by everyone
+CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
+"""Okabe & Ito's colours, told apart by everyone."""
 MARKERS = "osD^vPX"  # beside the colours, for print in grey
 GREY = "#8a8a8a"
 NONE = "–"
 STAR = 0.05  # corrected p-values below it are starred
-
-
-def plain(figure: Figure, axes: Axes) -> Figure:
-    """Without the box's upper and right edge."""
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def plain_table(*columns: str) -> Table:
@@ -73,32 +66,33 @@ def probability(p: float | None) -> str:
 
 
 def interval(cell: Mapping[str, Any] | None, binary: bool = True) -> str:
-    """`97.8 % [95.2, 99.0]`: an estimate, whose value is under `value` or `rate`; a dash for none."""
+    """`97.8 % [95.2, 99.0]`: an estimate, its value under `value` or `rate`; a dash for none."""
     value = None if cell is None else cell["value"] if "value" in cell else cell["rate"]
     if cell is None or value is None:
         return NONE
     return f"{number(value, binary)} {ends(cell['low'], cell['high'], binary)}"
 
 
-def difference(found: Mapping[str, Any] | None, binary: bool = True) -> str:
-    """`+1.9 points [-0.5, 4.3]`, and `, p = 0.031` where it is corrected for its family; a dash for none."""
-    if found is None or found["value"] is None:
+def difference(change: Mapping[str, Any] | None, binary: bool = True) -> str:
+    """`+1.9 points [-0.5, 4.3]`, and `, p = 0.031` where it is corrected for its family; a dash for
+    none."""
+    if change is None or change["value"] is None:
         return NONE
-    p = f", {probability(found['p_holm'])}" if "p_holm" in found else ""
-    return f"{gap(found['value'], binary)} {ends(found['low'], found['high'], binary)}{p}"
+    p = f", {probability(change['p_holm'])}" if "p_holm" in change else ""
+    return f"{gap(change['value'], binary)} {ends(change['low'], change['high'], binary)}{p}"
 
 
-def star(found: Mapping[str, Any] | None) -> str:
+def star(change: Mapping[str, Any] | None) -> str:
     """A star for a difference that holds for its whole family."""
-    return "*" if found and found["p_holm"] is not None and found["p_holm"] < STAR else ""
+    return "*" if change and change["p_holm"] is not None and change["p_holm"] < STAR else ""
 
 
 def moved(what: str, before: float | None, after: float | None, binary: bool = True) -> str:
     """`raised WHAT from 36.0 % to 90.0 %`, or `lowered`, or `left WHAT at`."""
-    one, two = number(before, binary), number(after, binary)
-    if before is None or after is None or one == two:
-        return f"left {what} at {two}"
-    return f"{'raised' if after > before else 'lowered'} {what} from {one} to {two}"
+    start, end = number(before, binary), number(after, binary)
+    if before is None or after is None or start == end:
+        return f"left {what} at {end}"
+    return f"{'raised' if after > before else 'lowered'} {what} from {start} to {end}"
 
 
 def encoded(image: Path) -> str:
@@ -107,9 +101,12 @@ def encoded(image: Path) -> str:
 
 
 def repeated(command: list[str]) -> str:
-    """The command line that was given, as it is typed: `python -m nnsteer ...` for a module's path."""
-    parts = Path(command[0]).with_suffix("").parts
-    if command[0].endswith(".py") and "nnsteer" in parts:
-        start = len(parts) - 1 - parts[::-1].index("nnsteer")
-        return shlex.join(["python", "-m", ".".join(parts[start:]).removesuffix(".__main__"), *command[1:]])
-    return shlex.join([Path(command[0]).name, *command[1:]])
+    """The command line that was given, as it is typed: `python -m nnsteer ...` for a module's
+    path."""
+    program, *options = command
+    parts = Path(program).with_suffix("").parts
+    if not program.endswith(".py") or "nnsteer" not in parts:
+        return shlex.join([Path(program).name, *options])
+    start = len(parts) - 1 - parts[::-1].index("nnsteer")
+    module = ".".join(parts[start:]).removesuffix(".__main__")
+    return shlex.join(["python", "-m", module, *options])

@@ -40,7 +40,8 @@ ABOUT = (
 REFUSAL = "Share of test prompts refused, with 95 % intervals. Hatched: broken answers."
 KINDS = "The same by kind of prompt, %. Red names: harmful kinds."
 CONDITION = (
-    "Left: the condition's scores on the test prompts; dashed, the threshold. Right: F1 on the tune "
+    "Left: the condition's scores on the test prompts; "
+    "dashed, the threshold. Right: F1 on the tune "
     "split for every threshold and layer, which chose the point; dot, the one chosen."
 )
 DOSE = (

@@ -1,11 +1,13 @@
-"""What a study found: its rows to estimates, differences and p-values, and the variant that it recommends."""
+"""What a study found: its rows to estimates, differences and p-values, and what it recommends."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import product
+from statistics import fmean
 
 from scipy.stats import mannwhitneyu
 
@@ -13,17 +15,34 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.program.condition import fires
 from nnsteer.report.look import difference, interval, number
-from nnsteer.statistics import Difference, compare, estimate, holm, wilson
+from nnsteer.statistics import compare, estimate, holm, wilson
 
 Values = Mapping[str, float]
-"""A value per prompt, NaN where it could not be had."""
+"""A value per prompt, the mean of its samples; NaN where it could not be had."""
 Cell = tuple[str, str, str]
 """Variant, set and measure."""
+PLACE = ("variant", "set", "prompt", "sample")
+"""The columns that name an answer of a study."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One measure on one set: a cell of summary.json for each variant."""
+
+    measure: str
+    prompts: str
+    binary: bool
+    cells: Mapping[str, dict]
+
+    @property
+    def title(self) -> str:
+        """As it is called in print and among files."""
+        return f"{self.measure} on {self.prompts}"
 
 
 @dataclass(frozen=True)
 class Results:
-    """A study's folder, read."""
+    """A study's folder, read, and what follows from it."""
 
     study: dict
     """study.json."""
@@ -31,147 +50,160 @@ class Results:
     completions: tuple[dict, ...]
     """The lines of completions.jsonl; none where the study generates nothing."""
     conditions: Mapping[str, dict]
-    """Each condition's threshold and its scores on either side of the tune and test prompts, by name."""
+    """Each condition's threshold and its scores on either side of each split, by name."""
     planes: Mapping[str, dict]
     """The texts of each direction in a plane, by name."""
 
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Their names, in the study's order."""
-        return tuple(variant["name"] for variant in self.study["variants"])
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Their names, in the study's order."""
-        return tuple(prompts["name"] for prompts in self.study["sets"])
-
-    @property
-    def measures(self) -> dict[str, bool]:
-        """Which are binary, by name."""
-        return {measure["name"]: measure["binary"] for measure in self.study["measures"]}
-
-    @property
+    @cached_property
     def grid(self) -> dict[str, dict]:
-        """The axes of the variants that lie in a grid, by name: neither the baseline nor a control."""
+        """The axes of the variants that are neither the baseline nor a control, by name."""
         aside = {self.study["baseline"], *self.study["controls"].values()}
         return {v["name"]: v["axes"] for v in self.study["variants"] if v["name"] not in aside}
 
+    @cached_property
+    def families(self) -> dict[tuple[str, str], Family]:
+        """By measure and set."""
+        pairs = product(self.study["measures"], self.study["sets"])
+        return {(m["name"], s["name"]): family(self, m, s["name"]) for m, s in pairs}
 
-PLACE = ("variant", "set", "prompt")
-"""The columns that name an answer of a study."""
+    @property
+    def sets(self) -> list[str]:
+        """Their names, in the study's order."""
+        return [prompts["name"] for prompts in self.study["sets"]]
+
+    @cached_property
+    def recommended(self) -> dict | None:
+        """The variant that is recommended, and why; None where no recommendation is wished."""
+        return recommend(self) if self.study.get("recommend") else None
+
+    @property
+    def best(self) -> str | None:
+        """The name of the variant that is recommended, if any."""
+        return self.recommended["variant"] if self.recommended else None
 
 
 def read(folder: Folder) -> Results:
     """What lies in a study's folder, finished or not. Raises UserError where there is no study."""
     if not folder.has("study.json"):
         raise UserError(f"{folder.path}: holds no study.json; give the folder of a study")
-    values: dict[Cell, dict[str, float]] = {}
+    samples: dict[Cell, dict[str, list[float]]] = {}
     for row in folder.read_lines("rows.jsonl", (*PLACE, "measure")):
-        missing = row["value"] is None or math.isnan(row["value"])
-        values.setdefault((row["variant"], row["set"], row["measure"]), {})[row["prompt"]] = math.nan if missing else row["value"]
-    study = folder.read_json("study.json")
-    scores, planes = ({name: folder.read_json(file) for name, file in study[kind].items()} for kind in ("scores", "planes"))
-    return Results(study, values, tuple(folder.read_lines("completions.jsonl", PLACE)), scores, planes)
+        cell = samples.setdefault((row["variant"], row["set"], row["measure"]), {})
+        had = row["value"] is not None and not math.isnan(row["value"])
+        cell.setdefault(row["prompt"], []).extend([row["value"]] if had else [])
+    values = {
+        cell: {p: mean(own) for p, own in prompts.items()} for cell, prompts in samples.items()
+    }
+    study, answers = folder.read_json("study.json"), folder.read_lines("completions.jsonl", PLACE)
+    conditions = {name: folder.read_json(file) for name, file in study["scores"].items()}
+    planes = {name: folder.read_json(file) for name, file in study["planes"].items()}
+    return Results(study, values, tuple(answers), conditions, planes)
+
+
+def mean(samples: list[float]) -> float:
+    """NaN of none."""
+    return fmean(samples) if samples else math.nan
 
 
 def summarise(results: Results) -> dict:
     """The content of summary.json."""
-    cells = [cell for pair in product(results.measures, results.sets) for cell in family(results, *pair)]
-    expected = len(results.variants) * len(results.measures) * sum(prompts["n"] for prompts in results.study["sets"])
+    prompts = sum(prompts["n"] for prompts in results.study["sets"])
+    expected = len(results.study["variants"]) * len(results.study["measures"]) * prompts
     return {
         "rows": {"there": sum(map(len, results.values.values())), "expected": expected},
-        "cells": cells,
-        "recommended": recommend(results, cells),
+        "cells": [cell for one in results.families.values() for cell in one.cells.values()],
+        "recommended": results.recommended,
         "conditions": {
-            name: {split: condition(point, split) for split in point["scores"]} for name, point in results.conditions.items()
+            name: {split: condition(point, split) for split in point["scores"]}
+            for name, point in results.conditions.items()
         },
     }
 
 
-def family(results: Results, measure: str, prompts: str) -> list[dict]:
-    """One measure on one set: every variant's estimate and its differences from the baseline and from its random control. Each
-    sort of difference is a family of its own for Holm's correction."""
-    binary = results.measures[measure]
-    values = {variant: results.values.get((variant, prompts, measure), {}) for variant in results.variants}
-    baseline, controls = results.study["baseline"], results.study["controls"]
-    differences = {
-        "against_baseline": {v: paired(values[v], values[baseline], binary) for v in values if v != baseline},
-        "against_control": {v: paired(values[v], values[c], binary) for v, c in controls.items()},
-    }
-    corrected = {sort: holm_of(family) for sort, family in differences.items()}
-    cells = []
+def family(results: Results, measure: dict, prompts: str) -> Family:
+    """Every variant's estimate and its differences from the baseline and from its random control.
+    Each sort of difference is a family of its own for Holm's correction."""
+    name, binary, baseline = measure["name"], measure["binary"], results.study["baseline"]
+    variants = [variant["name"] for variant in results.study["variants"]]
+    values = {v: results.values.get((v, prompts, name), {}) for v in variants}
+    from_baseline = {v: (own, values[baseline]) for v, own in values.items() if v != baseline}
+    from_control = {v: (values[v], values[c]) for v, c in results.study["controls"].items()}
+    against, against_control = compared(from_baseline, binary), compared(from_control, binary)
+    cells = {}
     for variant, own in values.items():
         failed = sum(map(math.isnan, own.values()))
-        cell = {"variant": variant, "set": prompts, "measure": measure, "failed": failed}
-        cell |= bare(asdict(estimate(list(own.values()), binary)))
-        for sort in differences:
-            cell[sort] = corrected[sort].get(variant)
-        cells.append(cell)
-    return cells
+        changes = {
+            "against_baseline": against.get(variant),
+            "against_control": against_control.get(variant),
+        }
+        names = {"variant": variant, "set": prompts, "measure": name, "failed": failed}
+        cells[variant] = names | bare(asdict(estimate(list(own.values()), binary))) | changes
+    return Family(name, prompts, binary, cells)
 
 
-def paired(values: Values, others: Values, binary: bool) -> Difference:
-    """`values` against `others` on the prompts of both."""
-    both = [prompt for prompt in values if prompt in others]
-    return compare([values[prompt] for prompt in both], [others[prompt] for prompt in both], binary)
-
-
-def holm_of(differences: Mapping[str, Difference]) -> dict[str, dict]:
-    """Each difference as it is written, with the p-value that holds for all of them at once."""
-    corrected = holm([difference.p for difference in differences.values()])
-    return {name: bare(asdict(d) | {"p_holm": p}) for (name, d), p in zip(differences.items(), corrected, strict=True)}
+def compared(pairs: Mapping[str, tuple[Values, Values]], binary: bool) -> dict[str, dict]:
+    """How far the first of each pair lies above the second on the prompts of both, as it is
+    written, with the p-value that holds for all pairs at once."""
+    differences = {}
+    for name, (values, others) in pairs.items():
+        both = [prompt for prompt in values if prompt in others]
+        own, other = ([side[prompt] for prompt in both] for side in (values, others))
+        differences[name] = asdict(compare(own, other, binary))
+    corrected = holm([difference["p"] for difference in differences.values()])
+    found = zip(differences.items(), corrected, strict=True)
+    return {name: bare(difference | {"p_holm": p}) for (name, difference), p in found}
 
 
 def bare(numbers: dict) -> dict:
     """Null for NaN, which JSON does not know."""
-    return {name: None if math.isnan(value) else float(value) if name != "n" else value for name, value in numbers.items()}
+    return {
+        name: None if math.isnan(value) else value if name == "n" else float(value)
+        for name, value in numbers.items()
+    }
 
 
-def by_cell(cells: list[dict]) -> dict[Cell, dict]:
-    """The summary's cells by variant, set and measure."""
-    return {(cell["variant"], cell["set"], cell["measure"]): cell for cell in cells}
+def wanted(results: Results) -> tuple[Family, Family]:
+    """The effect and the drift by which a variant is recommended."""
+    wish, places = results.study["recommend"], results.families
+    pairs = (wish["effect"], wish["on"]), (wish["drift"], wish["drift_on"])
+    for measure, prompts in pairs:
+        if (measure, prompts) not in places:
+            measures = ", ".join(measure["name"] for measure in results.study["measures"])
+            has = f"it has {measures} on {', '.join(results.sets)}"
+            raise UserError(f"recommend: {measure} on {prompts} is not in this study; {has}")
+    return places[pairs[0]], places[pairs[1]]
 
 
-def recommend(results: Results, cells: list[dict]) -> dict | None:
-    """The variant with the highest effect (the lowest where `prefer` is "lower") whose drift keeps the limit, and why. Of equal
-    ones it has the least drift."""
-    wish = results.study.get("recommend")
-    if not wish:
-        return None
-    at, binary = by_cell(cells), results.measures
-    for measure, prompts in ((wish["effect"], wish["on"]), (wish["drift"], wish["drift_on"])):
-        if measure not in binary or prompts not in results.sets:
-            raise UserError(
-                f"recommend: {measure} on {prompts} is not in this study; it has {', '.join(binary)} on {', '.join(results.sets)}"
-            )
-    effect = {v: at[v, wish["on"], wish["effect"]] for v in results.grid}
-    drift = {v: at[v, wish["drift_on"], wish["drift"]] for v in results.grid}
-    measured = [v for v in results.grid if effect[v]["n"] and drift[v]["n"]]
-    within = [v for v in measured if drift[v]["value"] <= wish["limit"]]
-    limit = (
-        f"{len(within)} of {len(measured)} variants keep {wish['drift']} on {wish['drift_on']} at or under "
-        f"{number(wish['limit'], binary[wish['drift']])}."
-    )
+def recommend(results: Results) -> dict:
+    """The variant with the highest effect (the lowest where `prefer` is "lower") whose drift keeps
+    the limit, and why. Of equal ones it has the least drift."""
+    (effect, drift), wish = wanted(results), results.study["recommend"]
+    measured = [v for v in results.grid if effect.cells[v]["n"] and drift.cells[v]["n"]]
+    within = [v for v in measured if drift.cells[v]["value"] <= wish["limit"]]
+    limit = f"{drift.title} at or under {number(wish['limit'], drift.binary)}"
+    why = f"{len(within)} of {len(measured)} variants keep {limit}."
     if not within:
-        return {"variant": None, "why": limit}
-    lower = wish.get("prefer") == "lower"
-    best = min(within, key=lambda v: (effect[v]["value"] * (1 if lower else -1), drift[v]["value"]))
-    why = (
-        f"{limit} Of these it has the {'lowest' if lower else 'highest'} {wish['effect']} on {wish['on']}: "
-        f"{interval(effect[best], binary[wish['effect']])}. "
-        f"Its {wish['drift']} on {wish['drift_on']}: {interval(drift[best], binary[wish['drift']])}."
-    )
-    for sort, name in (("against_baseline", "the baseline"), ("against_control", "its random control")):
-        if effect[best][sort]:
-            why += f" Against {name}: {difference(effect[best][sort], binary[wish['effect']])}."
+        return {"variant": None, "why": why}
+    sign, most = (1, "lowest") if wish.get("prefer") == "lower" else (-1, "highest")
+    best = min(within, key=lambda v: (sign * effect.cells[v]["value"], drift.cells[v]["value"]))
+    cell, cost = effect.cells[best], interval(drift.cells[best], drift.binary)
+    why += f" Of these it has the {most} {effect.title}: {interval(cell, effect.binary)}."
+    why += f" Its {drift.title}: {cost}."
+    if change := cell["against_baseline"]:
+        why += f" Against the baseline: {difference(change, effect.binary)}."
+    if change := cell["against_control"]:
+        why += f" Against its random control: {difference(change, effect.binary)}."
     return {"variant": best, "why": why}
 
 
 def condition(point: dict, split: str) -> dict:
-    """How well a condition tells its sides apart on a split: the area under the ROC curve, and the rates at which it fires."""
-    sides = point["scores"][split]
-    above = point["fires_when"] == "above"
-    greater = mannwhitneyu(sides["positive"], sides["negative"]).statistic / math.prod(map(len, sides.values()))
-    fired = {side: [fires(score, point["threshold"], point["fires_when"]) for score in own] for side, own in sides.items()}
-    rates = {side: asdict(wilson(sum(own), len(own))) for side, own in fired.items()}
-    return {"auc": float(greater if above else 1 - greater), "fires": rates}
+    """How well a condition tells its sides apart on a split: the area under the ROC curve, and the
+    rates at which it fires."""
+    sides, fires_when = point["scores"][split], point["fires_when"]
+    pairs = len(sides["positive"]) * len(sides["negative"])
+    greater = float(mannwhitneyu(sides["positive"], sides["negative"]).statistic) / pairs
+    rates = {}
+    for side, scores in sides.items():
+        fired = sum(fires(score, point["threshold"], fires_when) for score in scores)
+        rates[side] = asdict(wilson(fired, len(scores)))
+    return {"auc": greater if fires_when == "above" else 1 - greater, "fires": rates}

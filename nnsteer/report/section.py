@@ -1,10 +1,11 @@
-"""What a page is made of: sections of text, tables, figures and answers. One template shows those of every recipe and study."""
+"""What a page is made of: sections of text, tables, figures and answers. One template shows those
+of every recipe and study."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,37 +16,26 @@ from matplotlib.figure import Figure
 
 from nnsteer.folder import Folder
 from nnsteer.report.look import encoded, plain_table, repeated, show
+from nnsteer.report.terms import TERMS
 
-WIDTH = 3.6  # inches: a column of a paper; its 9 points are 11 pixels high on a phone 360 pixels wide
-FONTS = {
+WIDTH = (
+    3.6  # inches: a column of a paper; its 9 points are 11 pixels high on a phone 360 pixels wide
+)
+STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
-    "axes.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
 }
-TERMS = {
-    "fit, tune and test split": "directions are fitted on the first, everything is chosen on the second, and the third, which "
-    "neither has seen, is what is reported",
-    "score": "the cosine of an activation with the condition's direction; the condition fires beyond its threshold",
-    "F1": "the harmonic mean of precision (the share of alarms that are right) and recall (the share of cases found); at most 1",
-    "broken": "an answer that is empty, runs in circles, or is absurd to the unsteered model; neither refused nor answered",
-    "standardisation": "1 where steering strength alpha means the same for every prompt: nothing is refused at alpha 0 and "
-    "everything at alpha 1; it is agreement times ends: 1 minus the area between the harmful and the harmless curve, times the "
-    "mean share of what is answered at 0 and refused at 1. Curves that ignore alpha have at most 1/2",
-    "random direction": "a direction of the same length that means nothing; what it changes is no effect",
-    "p": "the chance of at least such a difference where there is none: McNemar's exact test for rates, a sign-flip test for "
-    "means; * p < 0.05 after Holm's correction for all that are compared",
-    "interval": "95 %: Wilson's for a rate, a bootstrap over prompts otherwise",
-    "matching score": "the share of items answered as the behaviour would have it",
-    "mode collapse (MC)": "more than 95 % of the answers are one letter",
-    "cosine": "1 for the same direction, 0 for unrelated ones, -1 for opposite ones",
-    "T@x": "the share of the rest's accuracy that is retained where the skill's has fallen to x, interpolated",
-    "gap": "the most by which the share retained exceeds the skill's; a maximum, so that noise lifts it",
-    "top-1, top-10": "how often the next token is the model's first guess, or among its first ten",
-}
-INTERVAL = re.compile(r"\[-?[\d.e+-]+, -?[\d.e+-]+\]|[+-]?[\d.]+ (?:%|points)|p [=<] [\d.]+")
+FACTS = ("settings", "model", "data", "versions")
+"""What config.json says that decides the results."""
+INTERVAL = re.compile(r"\[-?[\d.e+-]+, -?[\d.e+-]+\]|[+-]?[\d.]+ (?:%|points)|p (?:=|&lt;) [\d.]+")
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """The same on the page and in the terminal, where a folded one is left out. `marked` are the rows that stand out."""
+    """The same on the page and in the terminal, where a folded one is left out. `marked` are the
+    rows that stand out."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -89,7 +80,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answers:
-    """A row for each prompt, a column for each variant, the unsteered one first. `ring` says what the ringed answers are."""
+    """A row for each prompt, a column for each variant, the unsteered one first. `ring` says what
+    the ringed answers are."""
 
     variants: Sequence[str]
     asked: Sequence[Asked]
@@ -98,13 +90,14 @@ class Answers:
     @property
     def kinds(self) -> list[str]:
         """What can be chosen: each set, and each kind in it."""
-        kinds = [asked.kind for asked in self.asked]
-        return sorted({*kinds, *(kind.partition(": ")[0] for kind in kinds)})
+        kinds = {asked.kind for asked in self.asked}
+        return sorted(kinds | {kind.partition(": ")[0] for kind in kinds})
 
     @property
     def long(self) -> bool:
         """Whether the answers are more than a word or two, so that columns must be wide."""
-        return any(len(one.text) > 20 for asked in self.asked for own in asked.answers.values() for one in own)
+        cells = [cell for asked in self.asked for cell in asked.answers.values()]
+        return any(len(answer.text) > 20 for cell in cells for answer in cell)
 
 
 @dataclass(frozen=True)
@@ -126,22 +119,26 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: what it is called, one sentence on what was done and found, what was done in more words, and its sections."""
+    """What it is called, one sentence on what was done and found, what was done in more words, its
+    sections, and the raw files beside it."""
 
     title: str
     lead: str
     text: Sequence[str]
     sections: Sequence[Section]
     raw: Sequence[str] = ()
-    """Files that lie beside it."""
 
 
 def publish(folder: Folder, page: Page) -> None:
     """Draws the figures, writes report.html, and prints the sentence and the tables."""
+    (folder / "figures").mkdir(exist_ok=True)
     taken: set[str] = set()
-    page = replace(page, sections=[replace(s, figures=draw(folder, s.figures, taken)) for s in page.sections])
-    config = folder.read_json("config.json")
-    folder.write_text("report.html", html(page, folder, config))
+    drawn = []
+    for section in page.sections:
+        figures = [draw(folder, picture, taken) for picture in section.figures]
+        drawn.append(replace(section, figures=figures))
+    page = replace(page, sections=drawn)
+    folder.write_text("report.html", html(page, folder, folder.read_json("config.json")))
     tell(page)
     print(f"{folder / 'report.html'}  the page with figures and every answer")
 
@@ -151,45 +148,46 @@ def tell(page: Page) -> None:
     print(page.lead)
     for section in page.sections:
         for table in section.tables:
-            if not table.folded and table.rows:
-                made = plain_table(*table.columns)
+            if table.rows and not table.folded:
+                printed = plain_table(*table.columns)
                 for row in table.rows:
-                    made.add_row(*(cell.replace("[", r"\[") for cell in row))
-                show(table.title or section.title, made)
+                    printed.add_row(*(cell.replace("[", r"\[") for cell in row))
+                show(table.title or section.title, printed)
 
 
-def draw(folder: Folder, pictures: Iterable[Picture], taken: set[str]) -> list[Picture]:
-    """Writes each picture into figures/ as PNG and PDF, and returns them under the names that they got."""
-    (folder / "figures").mkdir(exist_ok=True)
-    drawn = []
-    for picture in pictures:
-        name = picture.name
-        while name in taken:  # `harm` and `~harm` are one name among files
-            name += "-2"
-        taken.add(name)
-        with matplotlib.rc_context(FONTS):
-            figure = picture.make()
-            figure.savefig(folder / "figures" / f"{name}.png", dpi=200)
-            figure.savefig(folder / "figures" / f"{name}.pdf", metadata={"CreationDate": None})
-        drawn.append(replace(picture, name=name))
-    return drawn
+def draw(folder: Folder, picture: Picture, taken: set[str]) -> Picture:
+    """Writes a picture into figures/ as PNG and PDF, and returns it under the name that it got,
+    which is put into `taken`."""
+    name = picture.name
+    while name in taken:  # `harm` and `~harm` are one name among files
+        name += "-2"
+    taken.add(name)
+    with matplotlib.rc_context(STYLE):
+        figure = picture.make()
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=200)
+        figure.savefig(folder / "figures" / f"{name}.pdf", metadata={"CreationDate": None})
+    return replace(picture, name=name)
 
 
 def html(page: Page, folder: Folder, config: Mapping) -> str:
-    """The page's HTML, its figures inside it. What it shows is escaped; a name that was forgotten is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    """The page's HTML, its figures inside it. What it shows is escaped; a name that was forgotten
+    is an error."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"whole": whole}
-    facts = {h: lines(config[h]) for h in ("settings", "model", "data", "versions") if h in config}
+    )
+    templates.filters["whole"] = whole
+    facts = {name: config[name] for name in FACTS if name in config}
     if folder.has("seconds.json"):
-        facts["seconds"] = lines(folder.read_json("seconds.json"))
-    return environment.get_template("page.html").render(
+        facts["seconds"] = folder.read_json("seconds.json")
+    return templates.get_template("page.html").render(
         page=page,
         model=config.get("model"),
         command=repeated(config["command"]) if "command" in config else None,
-        facts=facts,
+        facts={name: lines(value) for name, value in facts.items()},
         terms=TERMS,
         image=lambda picture: encoded(folder / "figures" / f"{picture.name}.png"),
         raw=[file for file in page.raw if folder.has(file)],
@@ -198,11 +196,7 @@ def html(page: Page, folder: Folder, config: Mapping) -> str:
 
 def whole(text: str) -> Markup:
     """Escaped, no line broken inside a number with its unit or inside an interval."""
-    parts, end = [], 0
-    for found in INTERVAL.finditer(text):
-        parts += [escape(text[end : found.start()]), Markup('<span class="whole">{}</span>').format(found[0])]
-        end = found.end()
-    return Markup("").join([*parts, escape(text[end:])])
+    return Markup(INTERVAL.sub(r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
 def lines(facts: object) -> list[str]:

@@ -1,4 +1,5 @@
-"""Programs on texts, by measures: the table that recipes and studies ask, killed and resumed at will.
+"""Programs on texts, by measures: the table that recipes and studies ask, killed and resumed at
+will.
 
 nnsteer study recipes/ablations/layer_strength.toml --out runs/layer_strength
 """

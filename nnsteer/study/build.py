@@ -21,21 +21,41 @@ from nnsteer.study.study import Study
 
 
 def build(
-    spec: Spec, inputs: Inputs, fitted: Fitted, conditions: Mapping[str, When], measures: tuple[Measure, ...], weights: str
+    spec: Spec,
+    inputs: Inputs,
+    fitted: Fitted,
+    conditions: Mapping[str, When],
+    measures: tuple[Measure, ...],
+    weights: str,
 ) -> Study:
     """Makes every variant of the grid, the unsteered baseline first."""
     variants, controls = grid(spec, fitted, conditions)
     planes = {name: plane_file(spec, inputs, name, weights) for name in spec.fitted}
     scores = {name: scores_file(entry, inputs, fitted) for name, entry in spec.conditions.items()}
-    return Study(variants, inputs.sets, measures, controls, spec.max_new_tokens, spec.recommend, planes, scores)
+    return Study(
+        variants,
+        inputs.sets,
+        measures,
+        controls,
+        spec.max_new_tokens,
+        spec.recommend,
+        planes,
+        scores,
+    )
 
 
-def grid(spec: Spec, fitted: Fitted, conditions: Mapping[str, When]) -> tuple[tuple[Variant, ...], dict[str, str]]:
-    """The baseline and every cell, each followed by its random control; and which control is whose."""
+def grid(
+    spec: Spec, fitted: Fitted, conditions: Mapping[str, When]
+) -> tuple[tuple[Variant, ...], dict[str, str]]:
+    """The baseline and every cell, each followed by its random control; and which control is
+    whose."""
     variants = {BASELINE: Variant(BASELINE, Program(), {})}
     controls = {}
     for cell in spec.cells:
-        own: dict[Place, Direction] = {Site(layer): at(fitted[cell.direction, cell.method], layer, cell) for layer in cell.layers}
+        own: dict[Place, Direction] = {
+            Site(layer): at(fitted[cell.direction, cell.method], layer, cell)
+            for layer in cell.layers
+        }
         name = name_of(cell, spec)
         variants[name] = Variant(name, program(cell, own, conditions), cell.axes)
         if spec.controls:
@@ -49,7 +69,10 @@ def grid(spec: Spec, fitted: Fitted, conditions: Mapping[str, When]) -> tuple[tu
 def at(directions: Mapping[Place, Direction], layer: int, cell: Cell) -> Direction:
     """The direction of a layer in the cell's unit."""
     if Site(layer) not in directions:
-        raise UserError(f"[[variants]] layer {layer}: this model has {len(directions)} layers, 0 to {len(directions) - 1}")
+        raise UserError(
+            f"[[variants]] layer {layer}: this model has {len(directions)} layers, "
+            f"0 to {len(directions) - 1}"
+        )
     return directions[Site(layer)].in_unit(cell.unit)
 
 
@@ -63,5 +86,18 @@ def program(cell: Cell, own: Mapping[Place, Direction], conditions: Mapping[str,
 
 def name_of(cell: Cell, spec: Spec) -> str:
     """A cell by what tells it from the others."""
-    varied = {axis for axis, value in cell.axes.items() if any(other.axes[axis] != value for other in spec.cells)}
-    return " ".join([cell.op, *(f"{axis}={value}" for axis, value in cell.axes.items() if axis in varied and axis != "op")])
+    varied = {
+        axis
+        for axis, value in cell.axes.items()
+        if any(other.axes[axis] != value for other in spec.cells)
+    }
+    return " ".join(
+        [
+            cell.op,
+            *(
+                f"{axis}={value}"
+                for axis, value in cell.axes.items()
+                if axis in varied and axis != "op"
+            ),
+        ]
+    )

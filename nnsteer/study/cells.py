@@ -1,5 +1,5 @@
-"""What is asked: prompts under programs, each question with a key, a hash of all that determines its
-answer."""
+"""What is asked: prompts under programs, each question with a key, a hash of all that determines
+its answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nnsteer.model.chat import Chat
 from nnsteer.program.encode import Store
 from nnsteer.program.identity import ModelId
 from nnsteer.program.program import Program
+from nnsteer.texts.conversation import hashable
 from nnsteer.texts.sets import PromptSet
 from nnsteer.texts.source import Prompt
 
@@ -47,6 +48,9 @@ class Sampling:
     seed: int = 0
 
 
+GREEDY = Sampling()
+
+
 class Question(NamedTuple):
     """One prompt under one program. The key of its answer is the same wherever the program, the
     prompt and the model are, so that a variant that is renamed keeps its results."""
@@ -75,7 +79,7 @@ def questions(
     for variant in variants:
         for number, (set_name, prompt) in enumerate(prompts):
             program = variant.in_turn[number % len(variant.in_turn)]
-            what = [program_hash(program), prompt.text, *asked_of]
+            what = [program_hash(program), hashable(prompt.text), *asked_of]
             for sample in range(sampling.samples):
                 noise = number * sampling.samples + sample
                 drawn = [sampling.temperature, sampling.seed, noise]

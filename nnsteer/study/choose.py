@@ -11,8 +11,8 @@ from nnsteer.errors import UserError
 from nnsteer.measure.refusal import is_broken, is_refused
 from nnsteer.program.program import Program
 from nnsteer.study.cells import BASELINE, Variant
-from nnsteer.texts.sets import PromptSet
 from nnsteer.study.rows import Row
+from nnsteer.texts.sets import PromptSet
 
 Ask = Callable[[Sequence[Variant], Sequence[PromptSet]], list[Row]]
 """Asks a run's table."""
@@ -38,9 +38,9 @@ class Dose:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a dose did on the tune split: shares of all its prompts, both sides weighed alike; and the
-    larger of the changes in either side's refusal that random directions of its length made, 0 where
-    that was not measured."""
+    """What a dose did on the tune split: shares of all its prompts, both sides weighed alike; and
+    the larger of the changes in either side's refusal that random directions of its length made, 0
+    where that was not measured."""
 
     dose: Dose
     refused: float

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nnsteer.errors import UserError
-from nnsteer.texts.sets import PromptSet
 from nnsteer.study.spec import DirectionSpec, Spec
 from nnsteer.texts.contrast import ContrastSet
 from nnsteer.texts.refusal import Split, load_contrast
+from nnsteer.texts.sets import PromptSet
 from nnsteer.texts.source import BUNDLED, load_prompts
 
 CHOSEN: tuple[Split, ...] = ("tune", "test")  # a threshold is found on the first; both are shown
@@ -50,10 +50,17 @@ def prompts(spec: Spec, name: str) -> dict[Split, Sides]:
     entry = spec.directions[name]
     if entry.prompts is not None:
         raise UserError(
-            f"[conditions] direction {name!r}: contrasts openers of answers, and a condition reads prompts; give another"
+            f"[conditions] direction {name!r}: contrasts openers of answers, "
+            "and a condition reads prompts; give another"
         )
     sides = [load_prompts(source, spec.seed) for source in (entry.positive, entry.negative)]
-    return {split: ([p.text for p in getattr(sides[0], split)], [p.text for p in getattr(sides[1], split)]) for split in CHOSEN}
+    return {
+        split: (
+            [p.text for p in getattr(sides[0], split)],
+            [p.text for p in getattr(sides[1], split)],
+        )
+        for split in CHOSEN
+    }
 
 
 def side_names(entry: DirectionSpec) -> dict[str, str]:

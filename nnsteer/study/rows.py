@@ -44,8 +44,8 @@ class Keyed(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """An answer and what was measured of it, by the measures' names; None for a value that could not
-    be had."""
+    """An answer and what was measured of it, by the measures' names; None for a value that could
+    not be had."""
 
     variant: str
     set: str
@@ -57,6 +57,11 @@ class Row:
     scores: tuple[float, ...] = ()
     """Of each condition of the program."""
     fired: tuple[bool, ...] = ()
+
+    @property
+    def position(self) -> tuple:
+        """Where it stands: a `Place` without its key."""
+        return self.variant, self.set, self.kind, self.prompt, self.sample
 
 
 def of_answers(questions: Iterable[Question]) -> list[Keyed]:
@@ -87,7 +92,8 @@ def set_aside(folder: Folder, name: str, wanted: Iterable[Place]) -> None:
     if len(inside) < len(here):
         gone = [line for line in here if place_of(line) not in places]
         aside = unique((*folder.read_lines(EARLIER + name), *gone), Place._fields)
-        # the copy first: a kill between the two writes leaves a line in both files, which is no harm
+        # the copy first: a kill between the two writes leaves a line in both files, which is no
+        # harm
         folder.write_lines(EARLIER + name, aside)
         folder.write_lines(name, inside)
 
@@ -105,8 +111,8 @@ def copy_known(folder: Folder, name: str, asked: Iterable[Keyed]) -> set[str]:
 
 
 def forget_failures(folder: Folder) -> None:
-    """Removes lines whose value could not be had, a judge's time-out for one, so that it is asked for
-    again."""
+    """Removes lines whose value could not be had, a judge's time-out for one, so that it is asked
+    for again."""
     rows = folder.read_lines(VALUES)
     had = [row for row in rows if row["value"] is not None]
     if len(had) < len(rows):
@@ -114,36 +120,38 @@ def forget_failures(folder: Folder) -> None:
 
 
 def missing(asked: Iterable[Keyed], known: Collection[str]) -> list[Keyed]:
-    """One question for each key that is not known yet. The longest prompts come first, so that memory
-    runs out at once or not at all; the variants of a prompt stand together."""
+    """One question for each key that is not known yet. The longest prompts come first, so that
+    memory runs out at once or not at all; the variants of a prompt stand together."""
     first: dict[str, Keyed] = {}
     for keyed in asked:
         if keyed.key not in known:
             first.setdefault(keyed.key, keyed)
-    text = lambda keyed: keyed.question.prompt.text  # noqa: E731
-    return sorted(first.values(), key=lambda keyed: (-len(text(keyed)), text(keyed)))
+    return sorted(first.values(), key=longest_first)
+
+
+def longest_first(keyed: Keyed) -> tuple[int, str]:
+    """Sorts by prompts."""
+    text = keyed.question.prompt.text
+    return -len(text), text
 
 
 def read_rows(folder: Folder, sets: Collection[str] | None = None) -> list[Row]:
-    """What lies in a run's folder, of these sets or of all: each answer with all that was measured of
-    it."""
-    answers = {position(line): line for line in folder.read_lines(ANSWERS)}
-    values: dict[tuple, dict[str, Any]] = {where: {} for where in answers}
+    """What lies in a run's folder, of these sets or of all: each answer with all that was measured
+    of it. Of lines that stand at one place, the first counts."""
+    answers: dict[tuple, dict] = {}
+    for line in folder.read_lines(ANSWERS):
+        answers.setdefault(place_of(line)[1:], line)
+    values: dict[tuple, dict[str, Any]] = {position: {} for position in answers}
     for line in folder.read_lines(VALUES):
-        values.setdefault(position(line), {}).setdefault(line["measure"], line["value"])
+        values.setdefault(place_of(line)[1:], {}).setdefault(line["measure"], line["value"])
     return [
-        joined(where, answers.get(where, {}), of_row)
-        for where, of_row in values.items()
-        if sets is None or where[1] in sets
+        joined(position, answers.get(position, {}), of_answer)
+        for position, of_answer in values.items()
+        if sets is None or position[1] in sets
     ]
 
 
-def position(line: Mapping) -> tuple:
-    """Variant, set, kind, prompt and sample of a line."""
-    return place_of(dict(line))[1:]
-
-
-def joined(where: Sequence, answer: Mapping, values: Mapping[str, Any]) -> Row:
+def joined(position: Sequence, answer: Mapping, values: Mapping[str, Any]) -> Row:
     """A row from an answer's line, where there is one, and its values."""
-    text = answer.get("completion", "")
-    return Row(*where, values, text, *(tuple(answer.get(name, ())) for name in ("scores", "fired")))
+    scores, fired = (tuple(answer.get(name, ())) for name in ("scores", "fired"))
+    return Row(*position, values, answer.get("completion", ""), scores, fired)

@@ -1,12 +1,11 @@
-"""A recipe's run: its folder, its model and its table. Each step keeps what it computed in the folder,
-and takes it from there on a second start."""
+"""A recipe's run: its folder, its model and its table. Each step keeps what it computed in the
+folder, and takes it from there on a second start."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -27,12 +26,12 @@ from nnsteer.program.program import Program
 from nnsteer.program.site import Place, Site
 from nnsteer.program.span import Reading
 from nnsteer.progress import Watch, bar
-from nnsteer.study.cells import Sampling, Variant
-from nnsteer.texts.sets import PromptSet
+from nnsteer.study.cells import GREEDY, Sampling, Variant
 from nnsteer.study.choose import Dose, choose_dose, choose_removal
 from nnsteer.study.rows import Row, forget_failures
 from nnsteer.study.table import Table
 from nnsteer.texts.contrast import ContrastSet
+from nnsteer.texts.sets import PromptSet
 
 NOT_RESULTS = (  # options that change no figure
     "out", "dry_run", "batch_size", "device_map", "remote", "remote_model",
@@ -49,7 +48,7 @@ class Run:
     folder: Folder
     runner: Runner
     measures: tuple[Measure, ...] = ()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -114,7 +113,8 @@ class Run:
         return table.ask(variants, sets, self.measures if measures is None else measures)
 
     def save(self, variants: Sequence[Variant]) -> None:
-        """Keeps the variants' programs in programs.safetensors; those of several by their number."""
+        """Keeps the variants' programs in programs.safetensors; those of several by their
+        number."""
         programs = {}
         for variant in variants:
             several = len(variant.in_turn) > 1
@@ -154,7 +154,7 @@ def start(
     files: ModelFiles,
     data: Mapping[str, str],
     measures: Sequence[Measure] = (),
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = GREEDY,
     opened: Runner | None = None,
 ) -> Run:
     """Opens the model and the run folder `config.out`, locked while the run lasts. `data` are the
@@ -180,9 +180,10 @@ def search(
     free: Mapping[Place, Condition],
     sides: Sides,
     max_false_alarms: float,
-    known: tuple[float, Side] | None,
+    known: tuple[float, Side] | None = None,
 ) -> dict:
-    """The point, its quality on each split, its scores, and every site's curve on the tune split."""
+    """The point, its quality on each split, its scores, and every site's curve on the tune
+    split."""
     names = ("positive", "negative")
     scores: dict[str, list[Tensor]] = {}
     for split, both in sides.items():
@@ -191,9 +192,7 @@ def search(
             for name, prompts in zip(names, both, strict=True)
         ]
     positive, negative = scores["tune"]
-    sweeps = {
-        site: threshold.sweep(positive[i], negative[i]) for i, site in enumerate(free)
-    }
+    sweeps = {site: threshold.sweep(positive[i], negative[i]) for i, site in enumerate(free)}
     if known is None:
         point = threshold.condition_point(sweeps, max_false_alarms)
     else:

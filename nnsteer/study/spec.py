@@ -25,7 +25,8 @@ class SetSpec:
 
 @dataclass(frozen=True)
 class DirectionSpec:
-    """[directions.NAME]: two sides of prompts; or, with `prompts`, two sorts of openers after the same prompts."""
+    """[directions.NAME]: two sides of prompts; or, with `prompts`, two sorts of openers after the
+    same prompts."""
 
     positive: str
     negative: str
@@ -36,7 +37,8 @@ class DirectionSpec:
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """[conditions.NAME]: without a threshold it is found on the tune splits of the direction's two sides."""
+    """[conditions.NAME]: without a threshold it is found on the tune splits of the direction's two
+    sides."""
 
     direction: str
     layer: int
@@ -48,7 +50,8 @@ class ConditionSpec:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a grid of [[variants]]; its fields but `when` and `direction` are the grid's axes."""
+    """One point of a grid of [[variants]]; its fields but `when` and `direction` are the grid's
+    axes."""
 
     op: OpName
     direction: str
@@ -63,8 +66,18 @@ class Cell:
     def axes(self) -> dict[str, str | float]:
         """Where it lies in the grid."""
         layers = "-".join(map(str, self.layers))
-        named: dict[str, str | float] = {"op": self.op, "direction": self.direction, "method": self.method, "layer": layers}
-        return named | {"strength": self.strength, "span": self.span, "unit": self.unit, "when": self.when or "always"}
+        named: dict[str, str | float] = {
+            "op": self.op,
+            "direction": self.direction,
+            "method": self.method,
+            "layer": layers,
+        }
+        return named | {
+            "strength": self.strength,
+            "span": self.span,
+            "unit": self.unit,
+            "when": self.when or "always",
+        }
 
 
 @dataclass(frozen=True)
@@ -87,13 +100,23 @@ class Spec:
         """The methods by which each direction is needed, by variants or conditions."""
         used: list[Cell | ConditionSpec] = [*self.cells, *self.conditions.values()]
         return {
-            name: sorted({one.method for one in used if one.direction == name}) for name in sorted({u.direction for u in used})
+            name: sorted({one.method for one in used if one.direction == name})
+            for name in sorted({u.direction for u in used})
         }
 
 
-AXES = {"op": "add", "direction": None, "method": "mean_difference", "layer": None, "strength": 1.0, "span": "all",
-        "unit": "length", "when": None}  # fmt: skip
-TOP = ("model", "sets", "directions", "conditions", "variants", "measures", "recommend", "max_new_tokens", "seed", "controls")
+AXES = {
+    "op": "add",
+    "direction": None,
+    "method": "mean_difference",
+    "layer": None,
+    "strength": 1.0,
+    "span": "all",
+    "unit": "length",
+    "when": None,
+}
+TABLES = ("model", "sets", "directions", "conditions", "variants", "measures", "recommend")
+TOP = (*TABLES, "max_new_tokens", "seed", "controls")
 
 
 def read_spec(path: Path) -> Spec:
@@ -107,9 +130,18 @@ def read_spec(path: Path) -> Spec:
             raise UserError(f"{path}: a study needs `{needed}`")
     spec = Spec(
         model=values.get("model", "nnsteer:organism"),
-        sets={name: table(path, f"sets.{name}", SetSpec, entry) for name, entry in values["sets"].items()},
-        directions={n: table(path, f"directions.{n}", DirectionSpec, e) for n, e in values.get("directions", {}).items()},
-        conditions={n: table(path, f"conditions.{n}", ConditionSpec, e) for n, e in values.get("conditions", {}).items()},
+        sets={
+            name: table(path, f"sets.{name}", SetSpec, entry)
+            for name, entry in values["sets"].items()
+        },
+        directions={
+            n: table(path, f"directions.{n}", DirectionSpec, e)
+            for n, e in values.get("directions", {}).items()
+        },
+        conditions={
+            n: table(path, f"conditions.{n}", ConditionSpec, e)
+            for n, e in values.get("conditions", {}).items()
+        },
         cells=tuple(cell for entry in values["variants"] for cell in grid(path, entry)),
         measures=tuple(values["measures"]),
         recommend=values.get("recommend"),
@@ -126,7 +158,9 @@ def table(path: Path, name: str, kind: Any, entry: Mapping[str, Any]) -> Any:
     known = list(kind.__dataclass_fields__)
     unknown = sorted(set(entry) - set(known))
     if unknown:
-        raise UserError(f"{path}, [{name}]: no such entry: {', '.join(unknown)}; known: {', '.join(known)}")
+        raise UserError(
+            f"{path}, [{name}]: no such entry: {', '.join(unknown)}; known: {', '.join(known)}"
+        )
     try:
         return kind(**entry)
     except TypeError as error:
@@ -137,7 +171,9 @@ def grid(path: Path, entry: Mapping[str, Any]) -> list[Cell]:
     """The cells of one [[variants]]: every combination of its lists."""
     unknown = sorted(set(entry) - set(AXES))
     if unknown:
-        raise UserError(f"{path}, [[variants]]: no such entry: {', '.join(unknown)}; known: {', '.join(AXES)}")
+        raise UserError(
+            f"{path}, [[variants]]: no such entry: {', '.join(unknown)}; known: {', '.join(AXES)}"
+        )
     axes = {name: entry.get(name, default) for name, default in AXES.items()}
     for name in ("direction", "layer"):
         if axes[name] is None:
@@ -172,20 +208,31 @@ def check(path: Path, spec: Spec) -> None:
         found(path, "[[variants]]", method_named, cell.method)
         one_of(path, "[[variants]] span", cell.span, get_args(SpanName))
         one_of(path, "[[variants]] unit", cell.unit, get_args(Unit))
-        if not isinstance(cell.strength, int | float) or not all(isinstance(layer, int) for layer in cell.layers):
-            raise UserError(f"{path}, [[variants]]: layer {cell.layers}, strength {cell.strength!r}: expected numbers")
+        if not isinstance(cell.strength, int | float) or not all(
+            isinstance(layer, int) for layer in cell.layers
+        ):
+            raise UserError(
+                f"{path}, [[variants]]: layer {cell.layers}, strength {cell.strength!r}: "
+                "expected numbers"
+            )
     wish = spec.recommend or {}
     for name in ("on", "drift_on") if wish else ():
         given = str(wish.get(name))
         one_of(path, f"[recommend] {name}", given, spec.sets)
         if spec.sets[given].split == "test":
-            raise UserError(f'{path}, [recommend] {name} {given!r}: its split is test, to report on; choose on split = "tune"')
+            raise UserError(
+                f"{path}, [recommend] {name} {given!r}: its split is test, to report on; "
+                'choose on split = "tune"'
+            )
 
 
 def one_of(path: Path, where: str, given: object, known: Collection[object]) -> None:
     """Refuses a name that is not among the known ones."""
     if given not in known:
-        raise UserError(f"{path}, {where} {given!r}: expected one of {', '.join(map(str, known)) or 'none, as there is none'}")
+        raise UserError(
+            f"{path}, {where} {given!r}: expected one of "
+            f"{', '.join(map(str, known)) or 'none, as there is none'}"
+        )
 
 
 def found(path: Path, where: str, find: Callable[[str], object], given: object) -> None:

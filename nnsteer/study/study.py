@@ -1,5 +1,5 @@
-"""A study: every variant on every prompt, with every measure; run again, it goes on where it was, and
-changed, it asks only what is new."""
+"""A study: every variant on every prompt, with every measure; run again, it goes on where it was,
+and changed, it asks only what is new."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nnsteer.folder import Folder, hold
 from nnsteer.measure.kinds import Measure, OfModel
 from nnsteer.model.runner import Runner
 from nnsteer.study.cells import BASELINE, Sampling, Variant
-from nnsteer.texts.sets import PromptSet
 from nnsteer.study.rows import ANSWERS, VALUES, forget_failures, of_answers, of_values, set_aside
 from nnsteer.study.table import Table
+from nnsteer.texts.sets import PromptSet
 
 
 @dataclass(frozen=True)

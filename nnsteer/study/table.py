@@ -1,11 +1,12 @@
-"""The table of a run: what is asked of it is answered and measured once, each line on disk as soon as
-it is there; what is there already is not asked again."""
+"""The table of a run: what is asked of it is answered and measured once, each line on disk as soon
+as it is there; what is there already is not asked again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,7 @@ from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
 from nnsteer.model.completion import Completion
 from nnsteer.model.runner import Runner
 from nnsteer.progress import bar
-from nnsteer.study.cells import Question, Sampling, Variant, questions
-from nnsteer.texts.sets import PromptSet
+from nnsteer.study.cells import GREEDY, Question, Sampling, Variant, questions
 from nnsteer.study.rows import (
     ANSWERS,
     VALUES,
@@ -29,6 +29,7 @@ from nnsteer.study.rows import (
     of_values,
     read_rows,
 )
+from nnsteer.texts.sets import PromptSet
 
 JUDGED_AT_ONCE = 64  # answers between two writes
 Work = Callable[[Runner, Sequence[Question]], list[dict]]
@@ -41,11 +42,9 @@ class Table:
 
     folder: Folder
     runner: Runner
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
 
-    def questions(
-        self, variants: Iterable[Variant], sets: Iterable[PromptSet]
-    ) -> list[Question]:
+    def questions(self, variants: Iterable[Variant], sets: Iterable[PromptSet]) -> list[Question]:
         """Every prompt of every set under every variant."""
         runner = self.runner
         return list(questions(variants, tuple(sets), runner.model, runner.chat, self.sampling))
@@ -55,26 +54,24 @@ class Table:
         variants: Sequence[Variant],
         sets: Sequence[PromptSet],
         measures: Sequence[Measure],
-        task: str = "answers",
     ) -> list[Row]:
         """The row of every prompt under every variant, in this order: from the folder where it is
         there, else answered and measured. Variants share batches."""
         asked = self.questions(variants, sets)
-        self.complete(asked, measures, task)
-        there = {row_place(row): row for row in read_rows(self.folder, {s.name for s in sets})}
-        return [there[(q.variant, q.set, q.prompt.kind, q.prompt.text, q.sample)] for q in asked]
+        self.complete(asked, measures)
+        rows = read_rows(self.folder, {prompt_set.name for prompt_set in sets})
+        there = {row.position: row for row in rows}
+        return [there[keyed.place[1:]] for keyed in of_answers(asked)]
 
-    def complete(
-        self, asked: Sequence[Question], measures: Sequence[Measure], task: str = "answers"
-    ) -> None:
+    def complete(self, asked: Sequence[Question], measures: Sequence[Measure]) -> None:
         """Adds to completions.jsonl and rows.jsonl what they lack of these questions."""
         if not all(isinstance(measure, OfModel) for measure in measures):
-            self.fill(ANSWERS, task, of_answers(asked), self.runner, self.answer)
+            self.fill(ANSWERS, "answers", of_answers(asked), self.runner, self.answer)
         answers = {line["key"]: line for line in self.folder.read_lines(ANSWERS)}
         for measure in measures:
             judges = isinstance(measure, OfAnswers)
             runner = self.runner.with_batch_size(JUDGED_AT_ONCE) if judges else self.runner
-            work = lambda of, chunk, measure=measure: taken(measure, of, chunk, answers)  # noqa: E731
+            work = partial(measured, measure, answers)
             self.fill(VALUES, measure.name, of_values(asked, measure), runner, work)
 
     def answer(self, runner: Runner, chunk: Sequence[Question]) -> list[dict]:
@@ -93,12 +90,14 @@ class Table:
     def fill(
         self, name: str, task: str, asked: Sequence[Keyed], runner: Runner, work: Work
     ) -> None:
-        """Adds the lines that a file lacks, batch by batch: each result once, at every place where it
-        stands. A batch that does not fit into memory is halved."""
+        """Adds the lines that a file lacks, batch by batch: each result once, at every place where
+        it stands. A batch that does not fit into memory is halved."""
         places: dict[str, list[dict]] = {}
         for keyed in asked:
             places.setdefault(keyed.key, []).append(keyed.place._asdict())
         todo = missing(asked, copy_known(self.folder, name, asked))
+        if not todo:
+            return
         with bar(task, len(places)) as advance:
             advance(len(places) - len(todo))
             while todo:
@@ -115,13 +114,8 @@ class Table:
                 todo = todo[len(chunk) :]
 
 
-def row_place(row: Row) -> tuple:
-    """Where a row stands."""
-    return row.variant, row.set, row.kind, row.prompt, row.sample
-
-
-def taken(
-    measure: Measure, runner: Runner, chunk: Sequence[Question], answers: dict[str, dict]
+def measured(
+    measure: Measure, answers: dict[str, dict], runner: Runner, chunk: Sequence[Question]
 ) -> list[dict]:
     """The values of a batch."""
     prompts = [q.prompt for q in chunk]
@@ -138,8 +132,8 @@ def taken(
 
 
 def judged(measure: OfAnswers | OfReading, runner: Runner, given: Sequence[Answer]) -> list:
-    """The value of each answer. Where a condition does not hold, variants give the same answer: it is
-    judged once."""
+    """The value of each answer. Where a condition does not hold, variants give the same answer: it
+    is judged once."""
     distinct = list(dict.fromkeys(given))
     reads = isinstance(measure, OfReading)
     values = measure.values(runner, distinct) if reads else measure.values(distinct)

@@ -1,4 +1,4 @@
-"""What comes with nnsteer: data, beside the package in an installed wheel and at the top of a checkout otherwise, and a model."""
+"""What comes with nnsteer: data (beside an installed package, or atop a checkout) and a model."""
 
 from __future__ import annotations
 

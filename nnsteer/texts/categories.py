@@ -14,54 +14,61 @@ Groups = Mapping[str, Splits]
 
 
 def load_categories(text: str, names: Sequence[str], seed: int) -> dict[str, Splits]:
-    """The named categories of a SOURCE with the columns `prompt`, `category`, `base` (the request whose counterpart it is)
-    and perhaps `split`; or, as CAST's data are published, with a column for each category. Bases without a split are divided by
-    the seed. In every category, the i-th prompt of a split belongs to the same base. Raises UserError for a base without one."""
+    """The named categories of a SOURCE with the columns `prompt`, `category`, `base` (the request
+    whose counterpart it is) and perhaps `split`; or, as CAST's data are published, with a column
+    for each category. Bases without a split are divided by the seed. In every category, the i-th
+    prompt of a split belongs to the same base. Raises UserError for a base without one."""
     source = parse_source(text)
-    rows = read_rows(source)
     column = source.column or "prompt"
     bases: dict[str, dict[str, str]] = {}
     splits: dict[str, object] = {}
-    for number, row in enumerate(rows, start=1):
-        wide = "category" not in row
-        base = f"of row {number}" if wide else str(row.get("base"))
-        own = {name: row[name] for name in names if name in row} if wide else {row["category"]: row.get(column)}
-        bases.setdefault(base, {}).update({name: prompt for name, prompt in own.items() if isinstance(prompt, str)})
+    for number, row in enumerate(read_rows(source), start=1):
+        if "category" in row:
+            base, prompts = str(row.get("base")), {row["category"]: row.get(column)}
+        else:
+            base, prompts = f"of row {number}", {name: row.get(name) for name in names}
+        texts = {
+            name: prompt.strip() for name, prompt in prompts.items() if isinstance(prompt, str)
+        }
+        bases.setdefault(base, {}).update(texts)
         splits[base] = row.get("split")
-    for base, own in bases.items():
-        lacking = [name for name in names if not own.get(name, "").strip()]
-        if lacking:
-            raise UserError(f"data {text}, base {base}: has no prompt of {', '.join(lacking)}; every base needs one of each")
+    for base, texts in bases.items():
+        if lacking := [name for name in names if not texts.get(name)]:
+            mistake = f"has no prompt of {', '.join(lacking)}"
+            raise UserError(f"data {text}, base {base}: {mistake}; every base needs one of each")
     placed = divided(list(bases.values()), list(splits.values()), seed)
     for split, part in placed.items():
         if not part:
-            raise UserError(f"data {text}: no base left for its {split} split ({len(bases)} bases in all); give more")
-    return {
-        name: Splits(**{split: tuple(Prompt(own[name].strip(), name) for own in part) for split, part in placed.items()})
-        for name in check_names(names)
-    }
+            missing = f"no base left for its {split} split ({len(bases)} bases in all)"
+            raise UserError(f"data {text}: {missing}; give more")
+    categories = {}
+    for name in check_names(names):
+        parts = [[Prompt(texts[name], name) for texts in placed[split]] for split in SPLITS]
+        categories[name] = Splits(*map(tuple, parts))
+    return categories
 
 
 def by_kind(splits: Splits, kinds: Sequence[str]) -> dict[str, Splits]:
     """One side's prompts, kind by kind."""
-    return {
-        kind: Splits(**{split: tuple(p for p in getattr(splits, split) if p.kind == kind) for split in SPLITS})
-        for kind in check_names(kinds)
-    }
+    groups = {}
+    for kind in check_names(kinds):
+        parts = [[p for p in splits.of(split) if p.kind == kind] for split in SPLITS]
+        groups[kind] = Splits(*map(tuple, parts))
+    return groups
 
 
 def check_names(names: Sequence[str]) -> Sequence[str]:
     """Refuses names that a rule can't hold."""
     for name in names:
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise UserError(f"category {name!r}: rules need names of letters, digits and _; rename it in the data")
+            expected = "rules need names of letters, digits and _"
+            raise UserError(f"category {name!r}: {expected}; rename it in the data")
     return names
 
 
 def one_against_rest(groups: Groups, target: str) -> ContrastSet:
-    """The target's fit prompts, repeated once for each other category, each beside that category's (CAST section 5: 700 prompts
-    repeated five times against 3,500)."""
-    pairs = [
-        pair for name, splits in groups.items() if name != target for pair in zip(groups[target].fit, splits.fit, strict=False)
-    ]
-    return of_prompts([own.text for own, _ in pairs], [other.text for _, other in pairs])
+    """The target's fit prompts, repeated once for each other category, each beside that category's
+    (CAST section 5: 700 prompts repeated five times against 3,500)."""
+    others = [splits.fit for name, splits in groups.items() if name != target]
+    pairs = [pair for fit in others for pair in zip(groups[target].fit, fit, strict=False)]
+    return of_prompts([prompt.text for prompt, _ in pairs], [other.text for _, other in pairs])

@@ -1,4 +1,5 @@
-"""The data of a refusal experiment: harmful and harmless requests, refusal and compliance openers."""
+"""The data of a refusal experiment: harmful and harmless requests, refusal and compliance
+openers."""
 
 from __future__ import annotations
 
@@ -25,8 +26,7 @@ class Requests:
 
     def side(self, side: Side, split: Split, n: int | None = None) -> tuple[Prompt, ...]:
         """The first `n` prompts of a split on one side."""
-        splits = self.harmful if side == "harmful" else self.harmless
-        return {"fit": splits.fit, "tune": splits.tune, "test": splits.test}[split][:n]
+        return (self.harmful if side == "harmful" else self.harmless).of(split)[:n]
 
     def texts(self, side: Side, split: Split, n: int | None = None) -> list[str]:
         """The same without their kinds."""
@@ -60,19 +60,20 @@ def load_requests(
     harmful: str, harmless: str, refusals: str, compliances: str, seed: int
 ) -> Requests:
     """Reads four SOURCEs (see `texts.source`)."""
-    return Requests(
-        load_prompts(harmful, seed),
-        load_prompts(harmless, seed),
-        tuple(load_openers(refusals)),
-        tuple(load_openers(compliances)),
-    )
+    sides = load_prompts(harmful, seed), load_prompts(harmless, seed)
+    return Requests(*sides, tuple(load_openers(refusals)), tuple(load_openers(compliances)))
 
 
-def load_contrast(positive: str, negative: str, prompts: str | None, pairs: int, seed: int) -> ContrastSet:
-    """At most `pairs` pairs of texts from the fit splits of SOURCEs: two sides of prompts; or, with `prompts`, two sorts of
-    openers after the same prompts."""
-    if prompts is not None:
-        questions = [p.text for p in load_prompts(prompts, seed).fit[:pairs]]
-        return of_responses(questions, load_openers(positive), load_openers(negative), seed)
-    sides = ([p.text for p in load_prompts(source, seed).fit[:pairs]] for source in (positive, negative))
-    return of_prompts(*sides)
+def load_contrast(
+    positive: str, negative: str, prompts: str | None, pairs: int, seed: int
+) -> ContrastSet:
+    """At most `pairs` pairs of texts from the fit splits of SOURCEs: two sides of prompts; or, with
+    `prompts`, two sorts of openers after the same prompts."""
+
+    def fit_texts(source: str) -> list[str]:
+        return [prompt.text for prompt in load_prompts(source, seed).fit[:pairs]]
+
+    if prompts is None:
+        return of_prompts(fit_texts(positive), fit_texts(negative))
+    openers = load_openers(positive), load_openers(negative)
+    return of_responses(fit_texts(prompts), *openers, seed)

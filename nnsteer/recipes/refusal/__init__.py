@@ -4,7 +4,7 @@ condition on the prompt holds.
 
     python -m nnsteer.recipes.refusal          # the bundled model: about a minute on two cores
     python -m nnsteer.recipes.refusal --config recipes/refusal.toml --out runs/mine
-    python -m nnsteer.recipes.refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful mine.csv,column=request
+    python -m nnsteer.recipes.refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful my.csv,column=ask
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Config(options.RequestOptions):
     score: options.Score = "cosine"
     """The condition's score: the signed cosine, or CAST's sim(h, tanh(proj h))."""
     threshold: float | None = None
-    """Where the condition fires; chosen on the tune split, with its layer and side, when not given."""
+    """Where the condition fires; chosen on the tune split, with its layer and side, when not
+    given."""
     fires_when: options.Side = "above"
     """The side of --threshold on which it does."""
     as_published: bool = False
@@ -57,8 +58,8 @@ class Config(options.RequestOptions):
     max_broken: float = 0.05
     """The largest share of broken answers that a way to steer may have on the tune split."""
     max_drift: float = 3.0
-    """Nats per token of the unsteered model beyond which an answer counts as broken (median over its
-    tokens)."""
+    """Nats per token of the unsteered model beyond which an answer counts as broken (median over
+    its tokens)."""
     max_new_tokens: int = 24
     batch_size: int = 128
     seed: int = 0

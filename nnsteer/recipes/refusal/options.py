@@ -1,5 +1,5 @@
-"""What a refusal run's options stand for: its texts, its model, its measure of refusals, and the ways
-to steer among which it chooses."""
+"""What a refusal run's options stand for: its texts, its model, its measure of refusals, and the
+ways to steer among which it chooses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ __all__ = ["RequestOptions", "Score", "Side"]
 WINDOWS: dict[str, Reading] = {"first 3": first_generated(3), "all": GENERATED, "last": Last()}
 SPANS = {"all": ALL, "prompt": PROMPT}
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)
-DRAWS = 16  # random directions that the control's prompts take in turn: one alone can move refusal far
+DRAWS = (
+    16  # random directions that the control's prompts take in turn: one alone can move refusal far
+)
 Config = Any
 """A refusal run's Config, or that of a recipe which goes on from one."""
 
@@ -48,7 +50,11 @@ class Doses:
     def controls(self, dose: Dose) -> tuple[Program, ...]:
         """Random directions of the dose's directions' lengths."""
         return tuple(
-            add(fit.random_like(self.directions[dose], self.seed + i), dose.strength, SPANS[dose.span])
+            add(
+                fit.random_like(self.directions[dose], self.seed + i),
+                dose.strength,
+                SPANS[dose.span],
+            )
             for i in range(DRAWS)
         )
 

@@ -1,4 +1,5 @@
-"""What a refusal run would do, before any weights are loaded; where the model or the data are not to be had, why."""
+"""What a refusal run would do, before any weights are loaded; where the model or the data are not
+to be had, why."""
 
 from __future__ import annotations
 
@@ -37,12 +38,23 @@ def plan(config: Config) -> Iterator[tuple[str, str]]:
         yield side, or_why_not(partial(counted, source, config.seed))
     for name, source in (("refusals", config.refusals), ("compliances", config.compliances)):
         yield name, or_why_not(partial(openers, source))
-    yield "directions", f"{config.method} for the behaviour, {config.condition_method} for the condition{published(config)}"
+    yield (
+        "directions",
+        f"{config.method} for the behaviour, {config.condition_method} for the "
+        f"condition{published(config)}",
+    )
     yield "condition", condition(config)
     yield "steering", steering(config)
     cast = f"CAST's keywords or {classifier.CAST}"
-    yield "a refusal is", "an answer that begins like one" if config.judged_by == "openers" else cast
-    yield "results", f"five variants on the test split, {config.max_new_tokens} tokens an answer, in {config.out}"
+    yield (
+        "a refusal is",
+        "an answer that begins like one" if config.judged_by == "openers" else cast,
+    )
+    yield (
+        "results",
+        f"five variants on the test split, {config.max_new_tokens} tokens an answer, "
+        f"in {config.out}",
+    )
 
 
 def or_why_not(say: Callable[[], str]) -> str:
@@ -77,18 +89,24 @@ def published(config: Config) -> str:
 
 def condition(config: Config) -> str:
     """Where the condition is read and when it fires."""
-    layers = "the first half of the layers" if config.condition_layers is None else numbered(config.condition_layers)
+    given = config.condition_layers
+    layers = "the first half of the layers" if given is None else numbered(given)
     if config.threshold is None:
         return f"{config.score} at {layers}; layer, threshold and side are chosen on the tune split"
-    return f"{config.score} at {layers} {'>' if config.fires_when == 'above' else '<='} {config.threshold:g}"
+    sign = ">" if config.fires_when == "above" else "<="
+    return f"{config.score} at {layers} {sign} {config.threshold:g}"
 
 
 def steering(config: Config) -> str:
     """Where and how hard."""
     unit = "" if config.as_published else ", in lengths of the direction"
     layers = "layers to be chosen" if config.layers is None else numbered(config.layers)
-    strength = "a strength to be chosen" if config.strength is None else f"strength {config.strength:g}{unit}"
-    return f"{layers}, {strength}; every way is tried on a sixth of {2 * config.tune_prompts} tune prompts, the best on all"
+    strength = "a strength to be chosen"
+    if config.strength is not None:
+        strength = f"strength {config.strength:g}{unit}"
+    prompts = 2 * config.tune_prompts
+    tried = f"every way is tried on a sixth of {prompts} tune prompts, the best on all"
+    return f"{layers}, {strength}; {tried}"
 
 
 def numbered(layers: tuple[int, ...]) -> str:
