@@ -54,7 +54,8 @@ class Curve:
 def by_method(
     rows: Iterable[R], axes: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[float, list[R]]]:
-    """Rows by the axes `method` and `alpha` of their variants, in the variants' order."""
+    """Rows by the axes `method` and `alpha` of their variants: methods in the variants' order,
+    alphas from below."""
     of_variant: dict[str, list[R]] = {}
     for row in rows:
         of_variant.setdefault(row.variant, []).append(row)
@@ -62,7 +63,7 @@ def by_method(
     for name, at in axes.items():
         if name in of_variant:
             methods.setdefault(at["method"], {})[at["alpha"]] = of_variant[name]
-    return methods
+    return {method: dict(sorted(answers.items())) for method, answers in methods.items()}
 
 
 def shares(

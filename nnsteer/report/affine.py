@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import isnan
+from itertools import groupby
+from math import isnan, nan
 from statistics import fmean
 
 import numpy as np
@@ -13,11 +14,11 @@ from nnsteer.folder import Folder
 from nnsteer.measure.refusal import is_broken, is_refused
 from nnsteer.measure.standardisation import by_method, curve, shares, standardisation
 from nnsteer.report.affine_figures import BANDS, candidates, curves, layers, scores
+from nnsteer.report.answers import kind_of, side_by_side
 from nnsteer.report.look import NONE, interval, number
 from nnsteer.report.section import (
     Answer,
     Answers,
-    Asked,
     Page,
     Picture,
     Section,
@@ -69,6 +70,8 @@ SELECTED = (
     "Refusal score of harmful tune prompts, the candidate ablated everywhere. Hollow: beyond a "
     "limit. Ringed: chosen."
 )
+ANSWERS = "The first sample of each. Alphas with the same answer stand together."
+TERMS = "standardisation", "fit, tune and test split", "interval", "broken", "random direction"
 REFUSED = "refused, harmful / harmless: at alpha 0"
 Rows = Mapping[str, Mapping[float, Sequence[Row]]]
 """By method and alpha."""
@@ -100,8 +103,8 @@ def summarise(folder: Folder, rows: Rows) -> dict:
     """The content of summary.json."""
     settings = folder.read_json("config.json")["settings"]
     cells = {
-        method: {str(alpha): cell(answers[alpha]) for alpha in sorted(answers)}
-        for method, answers in rows.items()
+        method: {str(alpha): cell(answers) for alpha, answers in at_alphas.items()}
+        for method, at_alphas in rows.items()
     }
     unsteered = cells.pop(UNSTEERED)["0.0"]
     return {
@@ -122,20 +125,17 @@ def cell(answers: Sequence[Row]) -> dict:
 
 def rate(of_prompts: Sequence[float]) -> dict:
     """Refusal over prompts with interval and quartiles; None where nothing was judged."""
-    if not of_prompts:
-        return dict.fromkeys(("rate", "low", "high", "q25", "q75")) | {"n": 0}
-    # of prompts that are refused always or never, a rate
-    mean = estimate(of_prompts, binary={*of_prompts} <= {0.0, 1.0})
-    low, high = (None if isnan(end) else end for end in (mean.low, mean.high))
-    q25, q75 = np.quantile(of_prompts, [0.25, 0.75]).tolist()
-    return {"rate": mean.value, "low": low, "high": high, "n": mean.n, "q25": q25, "q75": q75}
+    mean = estimate(of_prompts, binary=True)
+    q25, q75 = np.quantile(of_prompts or [nan], [0.25, 0.75])
+    facts = {"rate": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+    facts |= {"q25": float(q25), "q75": float(q75)}
+    return {name: None if isnan(number) else number for name, number in facts.items()}
 
 
 def scored(answers: Mapping[float, Sequence[Row]], seed: int) -> dict:
     """A method's standardisation score."""
-    alphas = sorted(answers)
-    harmful, harmless = (curve({a: answers[a] for a in alphas}, name) for name in SETS)
-    score = standardisation(alphas, harmful, harmless, seed)
+    harmful, harmless = (curve(answers, name) for name in SETS)
+    score = standardisation(list(answers), harmful, harmless, seed)
     return {"score": score.value, "low": score.low, "high": score.high, "n": score.n}
 
 
@@ -177,31 +177,31 @@ def lead(summary: dict) -> str:
 
 def sections(folder: Folder, summary: dict, rows: Rows) -> list[Section]:
     """The page."""
-    settings, layer = folder.read_json("config.json")["settings"], folder.read_json("layer.json")
+    draw = partial(scores, summary["standardisation"], label)
+    return [
+        Section(
+            "Does alpha mean the same for every prompt?",
+            [asked(summary, folder.read_json("config.json")["settings"])],
+            [ranking(summary), every_rate(summary)],
+            [Picture("standardisation", SCORES, draw)],
+            terms=TERMS,
+        ),
+        Section("Refusal against alpha", figures=[picture(summary, m) for m in summary["methods"]]),
+        Section("The layer", figures=[layer_picture(folder.read_json("layer.json"))]),
+        Section("Answers", [ANSWERS], answers=answers(rows)),
+    ]
+
+
+def asked(summary: dict, settings: dict) -> str:
+    """What was asked, and how it was judged."""
     greedy = settings["samples"] == 1 and not settings["temperature"]
     sampled = f"{settings['samples']} answers each at temperature {settings['temperature']}"
-    n = [summary["unsteered"][side]["n"] for side in SIDES]
-    text = (
-        f"{n[0]} harmful and {n[1]} harmless test prompts, "
-        f"{'greedy decoding' if greedy else sampled}, judged by {settings['measure']}. Ablation has "
-        "no alpha; quadratic editing knows only its side of 0.5."
+    harmful, harmless = (summary["unsteered"][side]["n"] for side in SIDES)
+    return (
+        f"{harmful} harmful and {harmless} harmless test prompts, "
+        f"{'greedy decoding' if greedy else sampled}, judged by {settings['measure']}. "
+        "Ablation has no alpha; quadratic editing knows only its side of 0.5."
     )
-    draw = partial(scores, summary["standardisation"], label)
-    terms = "standardisation", "fit, tune and test split", "interval", "broken", "random direction"
-    shown = [Picture("standardisation", SCORES, draw)]
-    tables = [ranking(summary), every_rate(summary)]
-    title = "Does alpha mean the same for every prompt?"
-    first = ["The first sample of each. Alphas with the same answer stand together."]
-    tuned = "trials" in layer
-    chosen = Picture(
-        "layer", TUNED if tuned else SELECTED, partial(layers if tuned else candidates, layer)
-    )
-    return [
-        Section(title, [text], tables, shown, terms=terms),
-        Section("Refusal against alpha", figures=[picture(summary, m) for m in summary["methods"]]),
-        Section("The layer", figures=[chosen]),
-        Section("Answers", first, answers=answers(rows)),
-    ]
 
 
 def ranking(summary: dict) -> Table:
@@ -238,6 +238,30 @@ def picture(summary: dict, method: str) -> Picture:
     return Picture(file_name("refusal", method), caption, draw)
 
 
+def layer_picture(layer: dict) -> Picture:
+    """How the layer was chosen."""
+    if "trials" in layer:
+        return Picture("layer", TUNED, partial(layers, layer))
+    return Picture("layer", SELECTED, partial(candidates, layer))
+
+
+def answers(rows: Rows) -> Answers:
+    """A column for each method; alphas one after another with the same answer share one entry."""
+    given = []
+    for method, cells in rows.items():
+        firsts = [[row for row in cell if row.sample == 0] for cell in cells.values()]
+        for of_prompt in zip(*firsts, strict=True):
+            at_alphas = zip(cells, of_prompt, strict=True)
+            for _, alike in groupby(at_alphas, lambda pair: pair[1].completion):
+                alphas, (row, *_) = zip(*alike, strict=True)
+                ends = dict.fromkeys(f"{alpha:g}" for alpha in (alphas[0], alphas[-1]))
+                note = "" if method == UNSTEERED else f"alpha {' to '.join(ends)}"
+                answer = Answer(row.completion, (verdict(row),), note)
+                kind = kind_of(SETS[row.set], row.kind)
+                given.append((row.prompt, kind, label(method), answer))
+    return side_by_side(given, list(map(label, rows)))
+
+
 def verdict(row: Row) -> str:
     """What is said of an answer."""
     if is_broken(row):
@@ -245,24 +269,3 @@ def verdict(row: Row) -> str:
     if row.values["refusal"] is None:
         return "not judged"
     return "refused" if is_refused(row) else "answered"
-
-
-def answers(rows: Rows) -> Answers:
-    """A column for each method; alphas one after another with the same answer share one entry."""
-    of_prompts: dict[tuple[str, str, str], dict[str, list[Answer]]] = {}
-    for method, alphas in rows.items():
-        firsts = [(a, row) for a in sorted(alphas) for row in alphas[a] if row.sample == 0]
-        for alpha, row in firsts:
-            of_prompt = of_prompts.setdefault((SETS[row.set], row.kind, row.prompt), {})
-            entries = of_prompt.setdefault(label(method), [])
-            note = f"alpha {alpha:g}"
-            if entries and entries[-1].text == row.completion:
-                note = f"{entries.pop().note.partition(' to ')[0]} to {alpha:g}"
-            if method == UNSTEERED:
-                note = ""
-            entries.append(Answer(row.completion, (verdict(row),), note))
-    asked = [
-        Asked(prompt, f"{side}: {kind}" if kind else side, of_prompt)
-        for (side, kind, prompt), of_prompt in of_prompts.items()
-    ]
-    return Answers([label(method) for method in rows], asked)
