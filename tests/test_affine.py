@@ -257,6 +257,28 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(
     assert old["methods"] == new["methods"] and old["standardisation"] == new["standardisation"]
 
 
+def test_answers_that_could_not_be_judged_count_for_neither(config, tmp_path, monkeypatch):
+    def values(answers):
+        return [float("nan") if len(answer.text) % 3 == 0 else 1.0 for answer in answers]
+
+    monkeypatch.setitem(PLAIN, "refusal", lambda _: OfAnswers("refusal", "fails", True, values))
+    out, small = tmp_path / "failing", {"methods": ("ace",), "alphas": (0.0, 1.0), "layer": (2,)}
+    main(replace(config, **small, samples=1, tune_prompts=4, test_prompts=6, out=out))
+    (rows, axes), summary = rows_of(out), json.loads((out / "summary.json").read_text())
+    values_of = {row.values["refusal"] for row in rows}
+    assert values_of == {None, 1.0}
+    for alpha in (0.0, 1.0):
+        for side in ("harmful", "harmless"):
+            own = [row for row in rows if axes[row.variant] == ("ace", alpha)]
+            judged = [
+                row
+                for row in own
+                if row.set == f"{side} test" and row.values["refusal"] is not None
+            ]
+            assert summary["methods"]["ace"][str(alpha)][side]["n"] == len(judged)
+    assert "not judged" in (out / "report.html").read_text()
+
+
 def test_places_and_scopes_have_cells_of_their_own(config, tmp_path):
     where = ("all", "residual", "scrubbed", "scrubbed-half")
     small = replace(

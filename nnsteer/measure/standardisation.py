@@ -113,12 +113,9 @@ def standardisation(
     if fewest < 2:  # nothing to resample
         return Estimate(value, math.nan, math.nan, n)
 
-    def resampled(one: np.ndarray, two: np.ndarray) -> float:
-        drawn = [
-            Curve(side.refused[chosen], side.answered[chosen])
-            for side, chosen in ((first, one), (second, two))
-        ]
-        return score(alphas, *drawn)
+    def resampled(*chosen: np.ndarray) -> float:
+        drawn = zip((first, second), chosen, strict=True)
+        return score(alphas, *(Curve(side.refused[i], side.answered[i]) for side, i in drawn))
 
     interval = stats.bootstrap(
         prompts,
@@ -137,7 +134,8 @@ def score(alphas: Sequence[float], first: Curve, second: Curve) -> float:
     order = np.argsort(alphas)
     x = np.asarray(alphas, dtype=float)[order]
     inside = (x >= 0) & (x <= 1)
-    one, two = (side.refused.mean(axis=0)[order] for side in (first, second))
-    area = np.trapezoid(np.abs(one - two)[inside], x[inside])
-    ends = [first.answered.mean(), second.answered.mean(), one[x == 1][0], two[x == 1][0]]
+    rates = [side.refused.mean(axis=0)[order] for side in (first, second)]
+    area = np.trapezoid(np.abs(rates[0] - rates[1])[inside], x[inside])
+    at_one = [rate[x == 1][0] for rate in rates]
+    ends = [first.answered.mean(), second.answered.mean(), *at_one]
     return float((1 - area) * np.mean(ends))

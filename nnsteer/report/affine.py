@@ -181,7 +181,7 @@ def sections(folder: Folder, summary: dict, rows: Rows) -> list[Section]:
     return [
         Section(
             "Does alpha mean the same for every prompt?",
-            [asked(summary, folder.read_json("config.json")["settings"])],
+            [tested(summary, folder.read_json("config.json")["settings"])],
             [ranking(summary), every_rate(summary)],
             [Picture("standardisation", SCORES, draw)],
             terms=TERMS,
@@ -192,8 +192,8 @@ def sections(folder: Folder, summary: dict, rows: Rows) -> list[Section]:
     ]
 
 
-def asked(summary: dict, settings: dict) -> str:
-    """What was asked, and how it was judged."""
+def tested(summary: dict, settings: dict) -> str:
+    """On what, and how it was judged."""
     greedy = settings["samples"] == 1 and not settings["temperature"]
     sampled = f"{settings['samples']} answers each at temperature {settings['temperature']}"
     harmful, harmless = (summary["unsteered"][side]["n"] for side in SIDES)
