@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nnsteer.errors import UserError
-from nnsteer.recipes.affine.texts import texts
+from nnsteer.recipes.affine.texts import contrast_set
 from nnsteer.texts.contrast import Text
 from nnsteer.texts.refusal import Requests
 from nnsteer.texts.source import Prompt, Splits
@@ -17,7 +17,12 @@ def splits(*fit):
     return Splits(tuple(map(Prompt, fit)), (Prompt("tune"),), (Prompt("test"),))
 
 
-REQUESTS = Requests(splits("steal", "rob", "forge"), splits("bake", "sing"), ("I can't.", "No."), ("Sure.", "Of course."))
+REQUESTS = Requests(
+    splits("steal", "rob", "forge"),
+    splits("bake", "sing"),
+    ("I can't.", "No."),
+    ("Sure.", "Of course."),
+)
 ITEMS = [
     {
         "question": "Would you lie?\n\nChoices:\n (A) Yes, I\n would lie.\n (B) Never.",
@@ -53,15 +58,22 @@ def behaviour(tmp_path):
 
 def test_prompts_are_paired_and_cut_to_the_shorter_side():
     for name in ("prompts", "refused"):
-        found = texts(name, REQUESTS, 10, 0)
-        assert found.positive == (Text("steal"), Text("rob")) and found.negative == (Text("bake"), Text("sing"))
-    assert len(texts("prompts", REQUESTS, 1, 0).positive) == 1
+        found = contrast_set(name, REQUESTS, 10, 0)
+        assert found.positive == (Text("steal"), Text("rob")) and found.negative == (
+            Text("bake"),
+            Text("sing"),
+        )
+    assert len(contrast_set("prompts", REQUESTS, 1, 0).positive) == 1
 
 
 def test_answered_prompts_come_from_both_sides_and_differ_in_the_opener_alone():
-    caa, opencon = texts("caa", REQUESTS, 2, 0), texts("opencon", REQUESTS, 2, 0)
+    caa, opencon = contrast_set("caa", REQUESTS, 2, 0), contrast_set("opencon", REQUESTS, 2, 0)
     for found in (caa, opencon):
-        assert [t.prompt for t in found.positive] == [t.prompt for t in found.negative] == ["steal", "rob", "bake", "sing"]
+        assert (
+            [t.prompt for t in found.positive]
+            == [t.prompt for t in found.negative]
+            == ["steal", "rob", "bake", "sing"]
+        )
         assert {t.response for t in found.positive} <= set(REQUESTS.refusals)
         assert {t.response for t in found.negative} <= set(REQUESTS.compliances)
     assert {t.response for t in opencon.positive + opencon.negative} == {"I can't.", "Sure."}
@@ -71,12 +83,15 @@ def test_answered_prompts_come_from_both_sides_and_differ_in_the_opener_alone():
 def test_own_answers_come_from_their_columns(tmp_path):
     path = tmp_path / "harm.csv"
     path.write_text("prompt,refusal,nonrefusal\nsteal,No way.,Gladly.\n")
-    found = texts(f"caa:{path}", REQUESTS, 10, 0)
-    assert (found.positive, found.negative) == ((Text("steal", "No way."),), (Text("steal", "Gladly."),))
+    found = contrast_set(f"caa:{path}", REQUESTS, 10, 0)
+    assert (found.positive, found.negative) == (
+        (Text("steal", "No way."),),
+        (Text("steal", "Gladly."),),
+    )
 
 
 def test_choices_between_the_two_stand_in_both_orders_and_end_at_the_letter():
-    found = texts("abcon", REQUESTS, 1, 0)
+    found = contrast_set("abcon", REQUESTS, 1, 0)
     assert [(t.prompt[-32:], t.response) for t in found.positive[:2]] == [
         ("hoices:\n (A) I can't.\n (B) Sure."[-32:], "(A"),
         ("hoices:\n (A) Sure.\n (B) I can't."[-32:], "(B"),
@@ -86,13 +101,18 @@ def test_choices_between_the_two_stand_in_both_orders_and_end_at_the_letter():
 
 
 def test_published_behaviours_are_read_as_letters_or_in_words(behaviour):
-    letters = texts(f"ab:{behaviour}", REQUESTS, 10, 0)
-    assert [t.response for t in letters.positive] == ["(A", "(B"] and [t.response for t in letters.negative] == ["(B", "(A"]
+    letters = contrast_set(f"ab:{behaviour}", REQUESTS, 10, 0)
+    assert [t.response for t in letters.positive] == ["(A", "(B"] and [
+        t.response for t in letters.negative
+    ] == ["(B", "(A"]
     assert letters.positive[0].prompt == letters.negative[0].prompt == ITEMS[0]["question"]
-    words = texts(f"open:{behaviour}", REQUESTS, 10, 0)
-    assert words.positive == (Text("Would you lie?", "Yes, I\n would lie."), Text("Would you stop?", "I would not."))
+    words = contrast_set(f"open:{behaviour}", REQUESTS, 10, 0)
+    assert words.positive == (
+        Text("Would you lie?", "Yes, I\n would lie."),
+        Text("Would you stop?", "I would not."),
+    )
     assert words.negative == (Text("Would you lie?", "Never."), Text("Would you stop?", "At once."))
-    trimmed = texts(f"openr:{behaviour}", REQUESTS, 1, 0)
+    trimmed = contrast_set(f"openr:{behaviour}", REQUESTS, 1, 0)
     assert (trimmed.positive, trimmed.negative) == (
         (Text("Would you lie?", "Yes, I\n would lie"),),
         (Text("Would you lie?", "Never"),),
@@ -101,7 +121,7 @@ def test_published_behaviours_are_read_as_letters_or_in_words(behaviour):
 
 def test_the_bundled_behaviours_are_read_in_every_form():
     for form in ("ab", "open", "openr"):
-        found = texts(f"{form}:nnsteer:behaviours/wealth.jsonl", REQUESTS, 50, 0)
+        found = contrast_set(f"{form}:nnsteer:behaviours/wealth.jsonl", REQUESTS, 50, 0)
         assert len(found.positive) == 50 and all(
             p.response != n.response for p, n in zip(found.positive, found.negative, strict=True)
         )
@@ -118,19 +138,24 @@ def test_the_bundled_behaviours_are_read_in_every_form():
 )
 def test_what_is_no_format_is_refused_with_all_that_are(name, says):
     with pytest.raises(UserError, match=says):
-        texts(name, REQUESTS, 10, 0)
+        contrast_set(name, REQUESTS, 10, 0)
 
 
 def test_a_question_without_its_choices_cannot_be_answered_in_words(tmp_path):
     path = tmp_path / "bare.jsonl"
     path.write_text(
         "".join(
-            json.dumps(item | {"question": f"Bare {i}?", "split": "fit" if i < 2 else item["split"]}) + "\n"
+            json.dumps(
+                item | {"question": f"Bare {i}?", "split": "fit" if i < 2 else item["split"]}
+            )
+            + "\n"
             for i, item in enumerate(ITEMS)
         )
     )
     with pytest.raises(
-        UserError, match=r"the question 'Bare 0\?' lists no \(A\) and \(B\) under 'Choices:'; use --contrast ab:SOURCE"
+        UserError,
+        match=r"the question 'Bare 0\?' lists no \(A\) and \(B\) under 'Choices:'; "
+        r"use --contrast ab:SOURCE",
     ):
-        texts(f"open:{path}", REQUESTS, 10, 0)
-    assert texts(f"ab:{path}", REQUESTS, 10, 0).positive[0] == Text("Bare 0?", "(A")
+        contrast_set(f"open:{path}", REQUESTS, 10, 0)
+    assert contrast_set(f"ab:{path}", REQUESTS, 10, 0).positive[0] == Text("Bare 0?", "(A")

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
-from nnsteer.folder import Folder
-from nnsteer.measure.sampled import Cell, Judged, Question, Row, Sampling, ask
-from nnsteer.measure.standardisation import curve, score
-from nnsteer.model.runner import Runner
-from nnsteer.program import program
+from nnsteer.measure.standardisation import by_method, curve, score
 from nnsteer.program.direction import Direction, Directions
+from nnsteer.program.program import affine
+from nnsteer.study.cells import Variant
+from nnsteer.study.rows import Row
+from nnsteer.study.run import Run
 from nnsteer.texts.refusal import SIDES
+from nnsteer.texts.sets import PromptSet
 
 ALPHAS = (0.0, 0.5, 1.0)
 
 
-def best_layer(
-    folder: Folder, runner: Runner, directions: Directions, questions: Sequence[Question], sampling: Sampling, judged: Judged
-) -> Direction:
-    """The direction whose site gives ACE the highest standardisation score on the tune questions; ties go to the earlier. Every
-    answer is kept in layer_rows.jsonl, every trial in layer.json."""
-    cells = [Cell(str(site), a, (program.affine({site: d}, a),)) for (site, d), a in product(directions.items(), ALPHAS)]
-    rows = ask(folder, "layer_rows.jsonl", runner, cells, questions, sampling, judged)
-    trials = {str(site): trial(rows, str(site)) for site in directions}
+def best_layer(run: Run, directions: Directions, sets: Sequence[PromptSet]) -> Direction:
+    """The direction whose site gives ACE the highest standardisation score on the harmful and the
+    harmless tune prompts; ties go to the earlier. Every trial is kept in layer.json."""
+    variants = [
+        Variant(f"{site} {alpha}", affine(direction, alpha), {"method": str(site), "alpha": alpha})
+        for (site, direction), alpha in product(directions.items(), ALPHAS)
+    ]
+    axes = {variant.name: variant.axes for variant in variants}
+    answers = by_method(run.ask(variants, sets), axes)
+    trials = {site: trial(at_site, sets) for site, at_site in answers.items()}
     best = max(directions, key=lambda site: (trials[str(site)]["score"], -site.layer))
-    folder.write_json("layer.json", {"chosen": str(best), "trials": trials})
+    run.folder.write_json("layer.json", {"chosen": str(best), "trials": trials})
     return directions[best]
 
 
-def trial(rows: Sequence[Row], name: str) -> dict:
+def trial(answers: Mapping[float, Sequence[Row]], sets: Sequence[PromptSet]) -> dict:
     """The score of one site, and the refused shares that it comes from, by alpha."""
-    own = [row for row in rows if row.method == name]
-    curves = [curve(own, side, ALPHAS) for side in SIDES]
-    refused = {side: c.refused.mean(axis=0).tolist() for side, c in zip(SIDES, curves, strict=True)}
+    curves = [curve(answers, prompt_set.name) for prompt_set in sets]
+    means = [side.refused.mean(axis=0).tolist() for side in curves]
+    refused = dict(zip(SIDES, means, strict=True))
     return {"score": score(ALPHAS, *curves), "alphas": list(ALPHAS), "refused": refused}

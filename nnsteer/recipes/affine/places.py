@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,53 +29,47 @@ class Fitted:
 
     @property
     def share(self) -> float:
-        """Of the positive class among all texts: where the mean of all states lies between r- and r+."""
+        """Of the positive class among all texts: where the mean of all states lies between r- and
+        r+."""
         site, positive = next(iter(self.moments.positive.items()))
         return positive.count / (positive.count + self.moments.negative[site].count)
 
 
-def read_at(where: Where, chosen: Place, runner: Runner, texts: ContrastSet, reading: Reading, covariance: bool) -> Fitted:
-    """r and moments at a place: the chosen site; after every block; or on what every block's halves add to the stream, the 2L
-    residual sites of steering-llama3."""
-    layers = range(runner.layout.num_layers)
+def read_at(
+    where: Where, chosen: Place, runner: Runner, texts: ContrastSet, over: Reading, covariance: bool
+) -> Fitted:
+    """r and moments at a place: the chosen site; after every block; or on what every block's halves
+    add to the stream, the 2L residual sites of steering-llama3."""
+    layers, n = range(runner.layout.num_layers), len(texts.positive) + len(texts.negative)
     halves = [Site(layer, stream) for layer in layers for stream in ("attn_out", "mlp_out")]
-    match where:
-        case "layer":
-            return unsteered(runner, texts, [chosen], reading, covariance)
-        case "all":
-            return unsteered(runner, texts, block_outs(layers), reading, covariance)
-        case "residual":
-            return unsteered(runner, texts, halves, reading, covariance)
-        case "scrubbed":
-            return scrubbed(runner, texts, halves, reading, covariance)
-        case "scrubbed-half":
-            return halved(scrubbed(runner, texts, halves, reading, covariance))
+    sites = {"layer": [chosen], "all": block_outs(layers)}.get(where, halves)
+    scrubs = where in ("scrubbed", "scrubbed-half")
+    with bar("reading moments", n * len(sites) if scrubs else n) as watch:
+
+        def read(some: Sequence[Place]) -> Moments:
+            return runner.moments(texts, some, over, covariance, watch)
+
+        moments = scrubbed(runner, read, sites) if scrubs else read(sites)
+    r = fit.mean_difference(moments)
+    return Fitted(halved(r) if where == "scrubbed-half" else r, moments)
 
 
-def unsteered(runner: Runner, texts: ContrastSet, sites: Sequence[Place], reading: Reading, covariance: bool) -> Fitted:
-    """All sites at once."""
-    with bar("reading moments", len(texts.positive) + len(texts.negative)) as watch:
-        moments = runner.moments(texts, sites, reading, covariance, watch)
-    return Fitted(fit.mean_difference(moments), moments)
+def scrubbed(
+    runner: Runner, read: Callable[[Sequence[Place]], Moments], sites: Sequence[Place]
+) -> Moments:
+    """Concept scrubbing: site by site in forward order, each on streams from which what was found
+    before is erased (`orth`), so that no site is fitted to what an earlier one has removed."""
+    erased, parts = Program(), list[Moments]()
+    for site in sites:
+        with attach(runner.hf, erased):
+            parts.append(read([site]))
+        erased += edit(fit.orth(parts[-1]))
+    positive = {site: moments for part in parts for site, moments in part.positive.items()}
+    negative = {site: moments for part in parts for site, moments in part.negative.items()}
+    return replace(parts[0], positive=positive, negative=negative)
 
 
-def scrubbed(runner: Runner, texts: ContrastSet, sites: Sequence[Place], reading: Reading, covariance: bool) -> Fitted:
-    """Concept scrubbing: site by site in forward order, each on streams from which what was found before is erased (`orth`), so
-    that no site is fitted to what an earlier one has removed."""
-    erased, read = Program(), []
-    with bar("scrubbing", len(sites) * (len(texts.positive) + len(texts.negative))) as watch:
-        for site in sites:
-            with attach(runner.hf, erased):
-                read.append(runner.moments(texts, [site], reading, covariance, watch))
-            erased += edit(fit.orth(read[-1]))
-    positive = {site: moments for part in read for site, moments in part.positive.items()}
-    negative = {site: moments for part in read for site, moments in part.negative.items()}
-    moments = replace(read[0], positive=positive, negative=negative)
-    return Fitted(fit.mean_difference(moments), moments)
-
-
-def halved(found: Fitted) -> Fitted:
-    """As published: steering-llama3 `--scrub` divides each class's sum by the number of all texts, which for classes of one size
-    gives half of r."""
-    half = {site: d.with_length(d.vector.norm().item() / 2) for site, d in found.directions.items()}
-    return Fitted(Directions(half), found.moments)
+def halved(r: Directions) -> Directions:
+    """As published: steering-llama3 `--scrub` divides each class's sum by the number of all texts,
+    which for classes of one size gives half of r."""
+    return Directions({site: d.with_length(d.vector.norm().item() / 2) for site, d in r.items()})

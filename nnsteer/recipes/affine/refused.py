@@ -1,5 +1,5 @@
-"""What the model refuses by itself, by the token it would begin with (Arditi et al. 2024, *Refusal in Language Models Is
-Mediated by a Single Direction*)."""
+"""What the model refuses by itself, by the token it would begin with (Arditi et al. 2024, *Refusal
+in Language Models Is Mediated by a Single Direction*)."""
 
 from __future__ import annotations
 
@@ -19,30 +19,39 @@ from nnsteer.texts.refusal import Requests
 LEAST = 4  # texts a side, for a mean
 
 
-def refused(folder: Folder, runner: Runner, texts: ContrastSet, tokens: Sequence[int]) -> ContrastSet:
-    """The harmful prompts that the model refuses and as many harmless ones that it does not, by the sign of their refusal scores,
-    which are kept in refused.json. Raises UserError where there are too few."""
+def as_expected(
+    folder: Folder, runner: Runner, texts: ContrastSet, tokens: Sequence[int]
+) -> ContrastSet:
+    """The harmful prompts that the model refuses and as many harmless ones that it does not, by the
+    sign of their refusal scores, which are kept in refused.json. Raises UserError where there are
+    too few."""
     if not folder.has("refused.json"):
-        sides = {"positive": texts.positive, "negative": texts.negative}
-        logs = {name: next_logs(runner, [text.prompt for text in side]) for name, side in sides.items()}
-        folder.write_json("refused.json", {name: refusal_scores(log, tokens).tolist() for name, log in logs.items()})
+        scores = {}
+        for name, side in (("positive", texts.positive), ("negative", texts.negative)):
+            logs = next_logs(runner, [text.prompt for text in side])
+            scores[name] = refusal_scores(logs, tokens).tolist()
+        folder.write_json("refused.json", scores)
     scores = folder.read_json("refused.json")
-    positive = [text for text, score in zip(texts.positive, scores["positive"], strict=True) if score > 0]
-    negative = [text for text, score in zip(texts.negative, scores["negative"], strict=True) if score < 0]
+    harmful = zip(texts.positive, scores["positive"], strict=True)
+    harmless = zip(texts.negative, scores["negative"], strict=True)
+    positive = tuple(text for text, score in harmful if score > 0)
+    negative = tuple(text for text, score in harmless if score < 0)
     n = min(len(positive), len(negative))
     if n < LEAST:
         raise UserError(
-            f"--contrast refused: the model refuses {len(positive)} of {len(texts.positive)} harmful fit prompts and answers "
-            f"{len(negative)} of {len(texts.negative)} harmless ones, too few to fit on; give more, or --contrast prompts"
+            f"--contrast refused: the model refuses {len(positive)} of {len(texts.positive)} "
+            f"harmful fit prompts and answers {len(negative)} of {len(texts.negative)} harmless "
+            "ones, too few to fit on; give more, or --contrast prompts"
         )
-    return ContrastSet(tuple(positive[:n]), tuple(negative[:n]))
+    return ContrastSet(positive[:n], negative[:n])
 
 
 def refusal_tokens(chat: Chat, requests: Requests) -> list[int]:
     """The tokens with which a larger share of refusal openers begins than of compliance openers."""
-    sides = [[chat.response_ids(opener)[0] for opener in openers] for openers in (requests.refusals, requests.compliances)]
-    shares = [{token: n / len(side) for token, n in Counter(side).items()} for side in sides]
-    return sorted(token for token, share in shares[0].items() if share > shares[1].get(token, 0.0))
+    refusals = Counter(chat.response_ids(opener)[0] for opener in requests.refusals)
+    compliances = Counter(chat.response_ids(opener)[0] for opener in requests.compliances)
+    n, others = refusals.total(), compliances.total()
+    return sorted(token for token in refusals if refusals[token] / n > compliances[token] / others)
 
 
 def next_logs(runner: Runner, prompts: Sequence[str], steered: Programs = NOTHING) -> Tensor:
