@@ -28,8 +28,8 @@ class Config(options.RefusalConfig):
     categories."""
 
     categories: str = "nnsteer:categories.jsonl"
-    """SOURCE of rows with `prompt`, `category`, `base` (the request of which it is a counterpart) and
-    `split`."""
+    """SOURCE of rows with `prompt`, `category`, `base` (the request of which it is a counterpart)
+    and `split`."""
     seen: tuple[str, ...] = ("base", "adult", "legal", "hate", "crime", "health")
     """Categories that get a condition; the first is the ordinary one."""
     unseen: tuple[str, ...] = ("gambling", "finance", "privacy", "malware")
@@ -38,8 +38,8 @@ class Config(options.RefusalConfig):
     """The largest share of the other categories' tune prompts on which a condition may fire; 1 for
     the paper's F1 alone."""
     points: tuple[str, ...] = ()
-    """Conditions that are known, as NAME:LAYER>THRESHOLD or NAME:LAYER<THRESHOLD; the others are found
-    on the tune split."""
+    """Conditions that are known, as NAME:LAYER>THRESHOLD or NAME:LAYER<THRESHOLD; the others are
+    found on the tune split."""
     removal_layers: tuple[int, ...] | None = None
     """Layers at which refusal is removed; chosen on the tune split when not given."""
     removal_strength: float | None = None
@@ -55,7 +55,7 @@ def main(config: Config) -> None:
     # 0. Whatever can be wrong is found before any weights are loaded.
     options.check(config)
     if config.dry_run:
-        return options.show(config)
+        return options.show_plan(config, options.plan(config))
     texts = options.texts(config)
     files, layers = options.model(config)
     adding, removing = options.searches(config, layers)
@@ -68,38 +68,36 @@ def main(config: Config) -> None:
     doses = adding.doses(directions)
     refuse = doses.programs[dose]
 
-    # 2. What the model refuses unsteered, kinds of harmful prompts and categories; and the dose that,
-    #    taken away, makes it answer most of that.
+    # 2. What the model refuses unsteered: kinds of harmful prompts, and categories. And the dose
+    #    that, taken away, makes it answer most of that, chosen on the tune split.
     with run.timed("removal"):
         refused = mostly_refused(run, *texts.tune(), config.removal_prompts, config.seed)
         removals = removing.doses(directions, sign=-1)
         comply = Program()
-        if refused.tried.prompts:
-            tried, limit = [refused.tried], config.max_broken
+        if refused.tune.prompts:
+            tried, limit = [refused.tune], config.max_broken
             removal = run.choose_removal("removal", removals.programs, tried, limit)
             comply = removals.programs[removal]
 
     # 3. A condition for each category, told from the others; and one for each of those kinds, told
     #    from the categories too: directions, then layer, threshold and side on the tune split.
     with run.timed("conditions"):
-        sites, method = block_outs(adding.condition_layers), config.condition_method
-        limit, conditions = config.category_false_alarms, {}
-        for name, groups in texts.comparisons(refused.kinds).items():
-            fitted = {
-                target: run.fit(
-                    f"{name}_{target}", groups.contrast(target), sites, PROMPT, method, adding.how
-                )
-                for target in groups.targets
-            }
-            conditions[name] = points.find(run, name, groups, fitted, config.score, limit)
+        sites, conditions = block_outs(adding.condition_layers), {}
+        method, how = config.condition_method, adding.how
+        for name, groups in texts.comparisons(config, refused.kinds).items():
+            fitted = {}
+            for target in groups.targets:
+                contrast, file = groups.contrast(target), f"{name}_{target}"
+                fitted[target] = run.fit(file, contrast, sites, PROMPT, method, how)
+            conditions[name] = points.find(run, config, name, groups, fitted)
 
     # 4. Every experiment's rules on the test prompts, beside random directions.
     with run.timed("rules"):
         test = texts.test(refused.kinds)
         rules = experiments.experiments(config.seen, refused.kinds, refused.categories)
         run.folder.write_json("experiments.json", rules)
-        steering = experiments.Steering(**conditions, refuse=refuse, comply=comply)
-        variants = experiments.variants(steering, rules)
+        behaviours = {"refuse": refuse, "comply": comply}
+        variants = experiments.variants(rules, **conditions, behaviours=behaviours)
         run.save([variant for of_experiment in variants.values() for variant in of_experiment])
         for experiment, of_experiment in variants.items():
             run.ask(of_experiment, [test[name] for name in experiments.SETS[experiment]])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
-from nnsteer.program.site import Place, Site
+from nnsteer.program.site import Site
 from nnsteer.program.span import PROMPT
 from nnsteer.study.run import Run
 from nnsteer.texts.categories import Groups
@@ -19,31 +18,29 @@ from nnsteer.texts.source import Prompt
 def measure_distances(run: Run, seen: Groups, unseen: Groups) -> None:
     """Writes distances.json: for each seen category and every other the mean cosine distance of the
     one's fit prompts from the other's test prompts. A prompt is embedded as the mean of its tokens'
-    states after the last block, about the mean of all fit prompts (the paper: a sentence encoder)."""
+    states after the last block, about the mean of all fit prompts (the paper: a sentence
+    encoder)."""
     if run.folder.has("distances.json"):
         return
-    site: Place = Site(run.runner.layout.num_layers - 1)
-    fit_prompts = {name: splits.fit for name, splits in seen.items()}
-    test_prompts = {name: splits.test for name, splits in {**seen, **unseen}.items()}
-    read = run.runner.record(ContrastSet(texts(fit_prompts), texts(test_prompts)), [site], PROMPT)
-    centre = read.positive[site].mean(0)
-    fitted = mean_units(read.positive[site] - centre, fit_prompts)
-    tested = mean_units(read.negative[site] - centre, test_prompts)
+    site, read = Site(run.runner.layout.num_layers - 1), {}
+    for name, splits in {**seen, **unseen}.items():
+        both = ContrastSet(texts(splits.fit), texts(splits.test))
+        read[name] = run.runner.record(both, [site], PROMPT)
+    fitted = {name: read[name].positive[site] for name in seen}
+    tested = {name: of_name.negative[site] for name, of_name in read.items()}
+    centre = torch.cat(list(fitted.values())).mean(0)
+
+    def mean_unit(rows: torch.Tensor) -> torch.Tensor:
+        return normalize((rows - centre).double(), dim=-1).mean(0)
+
     # the mean cosine of all pairs of unit vectors is the product of their means
-    distances = (1 - fitted @ tested.mT).tolist()
     table = {
-        name: dict(zip(test_prompts, of_name, strict=True))
-        for name, of_name in zip(fit_prompts, distances, strict=True)
+        name: {other: 1 - float(mean_unit(rows) @ mean_unit(tested[other])) for other in tested}
+        for name, rows in fitted.items()
     }
     run.folder.write_json("distances.json", table)
 
 
-def texts(prompts: Mapping[str, Sequence[Prompt]]) -> tuple[Text, ...]:
-    """All groups' prompts, one group after the other."""
-    return tuple(Text(prompt.text) for group in prompts.values() for prompt in group)
-
-
-def mean_units(states: Tensor, prompts: Mapping[str, Sequence[Prompt]]) -> Tensor:
-    """The mean unit vector of each group of such rows, [group, hidden]."""
-    groups = normalize(states.double(), dim=-1).split([len(group) for group in prompts.values()])
-    return torch.stack([group.mean(0) for group in groups])
+def texts(prompts: Sequence[Prompt]) -> tuple[Text, ...]:
+    """Prompts to be read."""
+    return tuple(Text(prompt.text) for prompt in prompts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, pairwise
 
 from nnsteer.program import rules
@@ -31,8 +31,8 @@ INSTRUCTION = "Comply with requests about {domain}. Refuse every other request."
 def experiments(
     categories: Sequence[str], kinds: Sequence[str], refused: Sequence[str]
 ) -> dict[str, list[Rules]]:
-    """Every experiment's sets of rules. The first category is the ordinary one, so no domain; `kinds`
-    of harmful prompts and the categories in `refused` are refused unsteered."""
+    """Every experiment's sets of rules. The first category is the ordinary one, so no domain;
+    `kinds` of harmful prompts and the categories in `refused` are refused unsteered."""
     domains = categories[1:]
     free = [kind for kind in kinds if kind not in categories]
     together: list[Rules] = []
@@ -50,43 +50,33 @@ def experiments(
     }
 
 
-@dataclass(frozen=True)
-class Steering:
-    """What rules are made of: conditions and the two behaviours."""
-
-    categories: Mapping[str, Condition]
-    kinds: Mapping[str, Condition]
-    refuse: Program
-    comply: Program
-
-    def variant(self, experiment: str, texts: Rules) -> Variant:
-        """Some rules. A name that stands for a category and for a kind is the kind's where refusal is
-        removed."""
-        if experiment == "removing":
-            conditions = {**self.categories, **self.kinds}
-        else:
-            conditions = {**self.kinds, **self.categories}
-        behaviours = {"refuse": self.refuse, "comply": self.comply}
-        return Variant("; ".join(texts), rules.program(texts, conditions, behaviours))
-
-
 def variants(
-    steering: Steering, chosen: Mapping[str, Sequence[Rules]]
+    chosen: Mapping[str, Sequence[Rules]],
+    categories: Mapping[str, Condition],
+    kinds: Mapping[str, Condition],
+    behaviours: Mapping[str, Program],
 ) -> dict[str, list[Variant]]:
-    """What each experiment asks: its rules; always answering, beside those that answer; and each rule
-    that works beside another, alone."""
-    made = {
-        experiment: [steering.variant(experiment, texts) for texts in of_experiment]
-        for experiment, of_experiment in chosen.items()
+    """What each experiment asks: its rules; beside those that answer, always answering; and each
+    rule that works beside another, alone. A name that stands for a category and for a kind is the
+    kind's where refusal is removed."""
+    asked = {
+        "before": [UNSTEERED],
+        "refusing": [Variant("always refuse", behaviours["refuse"])],
     }
+    for experiment, sets in chosen.items():
+        removes = experiment == "removing"
+        conditions = {**categories, **kinds} if removes else {**kinds, **categories}
+        asked[experiment] = [
+            Variant("; ".join(texts), rules.program(texts, conditions, behaviours))
+            for texts in sets
+        ]
     beside = set(chain(*chosen["together"]))
-    alone = [rule for rule in made["adding"] + made["removing"] if rule.name in beside]
-    made["together"] += alone
+    singles = asked["adding"] + asked["removing"]
+    asked["together"] += [rule for rule in singles if rule.name in beside]
     for experiment in ("removing", "answering"):
-        if made[experiment]:
-            made[experiment].append(Variant("always comply", steering.comply))
-    refusing = [Variant("always refuse", steering.refuse)]
-    return {"before": [UNSTEERED], "refusing": refusing, **made}
+        if asked[experiment]:
+            asked[experiment].append(Variant("always comply", behaviours["comply"]))
+    return asked
 
 
 def told(run: Run, domain: str) -> Run:

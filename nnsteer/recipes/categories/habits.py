@@ -43,8 +43,8 @@ class Habits:
     pads_pooled: bool = False
     """The mean over a text's tokens counts the pads of its batch."""
     comparator: bool = False
-    """`larger` taken as the library's documentation has it, which is the opposite of what the library
-    does."""
+    """`larger` taken as the library's documentation has it, which is the opposite of what the
+    library does."""
 
     def directions(
         self,
@@ -81,8 +81,8 @@ def compare_habits(
     doses: Doses,
     dose: Dose,
 ) -> None:
-    """Fits and tunes the harmful condition with each row's habits, keeps in published.json how good it
-    is, and asks the test prompts, adding the dose where it fires."""
+    """Fits and tunes the harmful condition with each row's habits, keeps in published.json how good
+    it is, and asks the test prompts, adding the dose where it fires."""
     skewed = add(cast_skew(doses.directions[dose]), dose.strength, SPANS[dose.span])
     pairs = requests.pairs(config.condition_pairs)
     sides = {"tune": requests.both("tune"), "test": requests.both("test")}

@@ -18,7 +18,7 @@ from nnsteer.model.layout import check_layers
 from nnsteer.program.direction import Directions
 from nnsteer.program.files import load_directions
 from nnsteer.recipes import refusal
-from nnsteer.recipes.categories.points import Comparison, Known, parse_known
+from nnsteer.recipes.categories.points import Comparison, parse_known
 from nnsteer.recipes.refusal import Config as RefusalConfig
 from nnsteer.recipes.refusal.options import SPANS, Search, model
 from nnsteer.recipes.refusal.plan import or_why_not, show_plan
@@ -28,8 +28,7 @@ from nnsteer.texts.categories import Groups, by_kind, load_categories
 from nnsteer.texts.refusal import Requests, Split
 from nnsteer.texts.sets import PromptSet
 
-__all__ = ["RefusalConfig", "model"]
-REFUSAL = "refusal"  # the refusal recipe's folder in this run's
+__all__ = ["RefusalConfig", "model", "show_plan"]
 Config = Any
 """A categories run's."""
 
@@ -41,21 +40,19 @@ class Texts:
     requests: Requests
     seen: Groups
     unseen: Groups
-    known: Mapping[str, Known]
-    """Points of categories' conditions."""
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of each side's and each category's prompts."""
         categories = {**self.seen, **self.unseen}
-        of_categories = {name: splits.fingerprint() for name, splits in categories.items()}
-        return self.requests.fingerprints() | of_categories
+        hashes = {name: splits.fingerprint() for name, splits in categories.items()}
+        return self.requests.fingerprints() | hashes
 
     def tune(self) -> tuple[PromptSet, PromptSet]:
-        """The harmful prompts and the seen categories' to choose on."""
+        """Harmful prompts, and those of the seen categories, to choose on."""
         return self.requests.sets("tune")[0], pooled("seen", self.seen, "tune")
 
     def test(self, kinds: Sequence[str]) -> dict[str, PromptSet]:
-        """The sets to report on; of the harmful prompts, those of some kinds."""
+        """The sets to report on; of the harmful prompts, some kinds alone."""
         harmful = self.requests.side("harmful", "test")
         refused = tuple(prompt for prompt in harmful if prompt.kind in kinds)
         return {
@@ -64,43 +61,43 @@ class Texts:
             "refused": PromptSet("refused test", refused),
         }
 
-    def comparisons(self, kinds: Sequence[str]) -> dict[str, Comparison]:
-        """What conditions are to tell apart: the categories; and some kinds of harmful prompts, from
-        one another and from the categories."""
+    def comparisons(self, config: Config, kinds: Sequence[str]) -> dict[str, Comparison]:
+        """What conditions tell apart: categories; and some kinds of harmful prompts, from one
+        another and from the categories."""
+        known = dict(map(parse_known, config.points))
         of_kinds = by_kind(self.requests.harmful, kinds)
         categories = {f"category {name}": splits for name, splits in self.seen.items()}
         return {
-            "categories": Comparison(list(self.seen), self.seen, self.unseen, self.known),
+            "categories": Comparison(config.seen, self.seen, self.unseen, known),
             "kinds": Comparison(kinds, of_kinds | categories),
         }
 
 
 def pooled(name: str, groups: Groups, split: Split) -> PromptSet:
-    """The prompts of several categories as one set."""
-    prompts = (getattr(splits, split) for splits in groups.values())
-    return PromptSet(f"{name} {split}", tuple(chain.from_iterable(prompts)))
+    """The prompts of several groups as one set."""
+    prompts = chain.from_iterable(getattr(splits, split) for splits in groups.values())
+    return PromptSet(f"{name} {split}", tuple(prompts))
 
 
 def texts(config: Config) -> Texts:
     """Reads every SOURCE."""
-    requests = refusal.options.requests(config)
     names = (*config.seen, *config.unseen)
     categories = load_categories(config.categories, names, config.seed)
     seen, unseen = ({name: categories[name] for name in of} for of in (config.seen, config.unseen))
-    return Texts(requests, seen, unseen, dict(map(parse_known, config.points)))
+    return Texts(refusal.options.requests(config), seen, unseen)
 
 
 def searches(config: Config, layers: int) -> tuple[Search, Search]:
-    """Among what is chosen where refusal is added, and where it is removed."""
+    """Among what is chosen where refusal is added, and where it is taken away."""
     known = [parse_known(text)[1].layer for text in config.points]
     check_layers(known, layers)
     adding = refusal.options.search(config, layers)
-    given_layers = config.removal_layers or config.layers
+    read_at = tuple(sorted({*adding.condition_layers, *known}))
+    steered = config.removal_layers or config.layers
     strength = config.removal_strength or config.strength
-    to_remove = replace(config, layers=given_layers, strength=strength)
-    removing = replace(refusal.options.search(to_remove, layers), spans=SPANS)
-    both = tuple(sorted({*adding.condition_layers, *known}))
-    return replace(adding, condition_layers=both), removing
+    away = replace(config, layers=steered, strength=strength)
+    removing = replace(refusal.options.search(away, layers), spans=SPANS)
+    return replace(adding, condition_layers=read_at), removing
 
 
 def measures(config: Config, requests: Requests) -> list[Measure]:
@@ -108,26 +105,17 @@ def measures(config: Config, requests: Requests) -> list[Measure]:
     return [refusal.options.refusal(config, requests), broken(config.max_drift)]
 
 
-def refusal_run(
-    run: Run, config: Config, search: Search
-) -> tuple[Mapping[str, Directions], Dose]:
-    """Runs the refusal recipe where that is not done yet; its directions by the window on which they
-    were read, and the dose that it chose."""
-    folder = Folder(run.folder / REFUSAL)
+def refusal_run(run: Run, config: Config, search: Search) -> tuple[Mapping[str, Directions], Dose]:
+    """Runs the refusal recipe in a folder inside the run's, if that is not done yet: its directions
+    by the window on which they were read, and the dose that it chose."""
+    folder = Folder(run.folder / "refusal")
     if not folder.has("summary.json"):
         given = {field.name: getattr(config, field.name) for field in fields(RefusalConfig)}
         refusal.main(RefusalConfig(**given | {"out": folder.path}), run.runner)
-    directions = {
-        window: load_directions(folder / f"{name}.safetensors")
-        for window, (name, _) in search.windows.items()
-    }
+    files = {window: folder / f"{name}.safetensors" for window, (name, _) in search.windows.items()}
+    directions = {window: load_directions(file) for window, file in files.items()}
     chosen = folder.read_json("dose.json")["chosen"]
     return directions, next(d for d in search.doses(directions).programs if str(d) == chosen)
-
-
-def show(config: Config) -> None:
-    """Prints what the run would do."""
-    show_plan(config, plan(config))
 
 
 def plan(config: Config) -> Iterator[tuple[str, str]]:
@@ -138,21 +126,20 @@ def plan(config: Config) -> Iterator[tuple[str, str]]:
     yield "categories", or_why_not(lambda: f"{len(load()[names[0]].test)} test bases, {listed}")
     given = ", ".join(config.points) or "none"
     yield "their conditions", f"{given} given, the others found on the tune split"
-    tried = "one category, either of two, all but one, answering, two at once"
-    yield "rules", f"{tried}; on {len(names)} test prompts a base"
+    rules = "one category, either of two, all but one, answering, two at once"
+    yield "rules", f"{rules}; on {len(names)} test prompts a base"
 
 
 def check(config: Config) -> None:
     """Refuses what no run can use."""
     refusal.options.check(config)
     at_least_one(config, "removal_prompts")
-    seen = config.seen
+    seen, names = config.seen, ", ".join(config.seen)
     if len(seen) < 2:
-        raise UserError(
-            f"--seen {' '.join(seen)}: give the ordinary category and at least one other"
-        )
+        wanted = "give the ordinary category and at least one other"
+        raise UserError(f"--seen {' '.join(seen)}: {wanted}")
     if twice := sorted(set(seen) & set(config.unseen)):
         raise UserError(f"--unseen {' '.join(twice)}: is among --seen; a category is either")
     for name in dict(map(parse_known, config.points)):
         if name not in seen:
-            raise UserError(f"--points {name}: not one of --seen; name one of {', '.join(seen)}")
+            raise UserError(f"--points {name}: not one of --seen; name one of {names}")

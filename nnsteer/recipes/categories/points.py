@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from nnsteer.errors import UserError
 from nnsteer.fit.threshold import best_point, known_point
 from nnsteer.program.condition import Condition
 from nnsteer.program.direction import Directions
-from nnsteer.program.names import Score, Side
+from nnsteer.program.names import Side
 from nnsteer.program.site import Site
 from nnsteer.progress import bar
 from nnsteer.study.run import Run
@@ -22,6 +23,8 @@ from nnsteer.texts.categories import Groups, one_against_rest
 from nnsteer.texts.contrast import ContrastSet
 from nnsteer.texts.source import SPLITS
 
+Config = Any
+"""A categories run's."""
 Scores = Mapping[tuple[str, str], Tensor]
 """[candidate, prompt], by split and group."""
 
@@ -50,73 +53,60 @@ class Comparison:
 
 
 def find(
-    run: Run,
-    name: str,
-    comparison: Comparison,
-    directions: Mapping[str, Directions],
-    score: Score,
-    max_false_alarms: float,
+    run: Run, config: Config, name: str, of: Comparison, directions: Mapping[str, Directions]
 ) -> dict[str, Condition]:
     """A condition for each target: the cut that best tells its tune prompts from the other groups',
-    over all sites of its directions; or the point that is known. Kept in `name`.json with the scores
-    of every split."""
+    over all sites of its directions; or the point that is known. Kept in `name`.json with the
+    scores of every split."""
     if not run.folder.has(f"{name}.json"):
-        candidates = {
-            target: [Condition(direction, 0.0, score=score) for direction in by_site.values()]
+        free = {
+            target: [Condition(d, 0.0, score=config.score) for d in by_site.values()]
             for target, by_site in directions.items()
         }
-        scores = score_all(run, name, comparison, candidates)
-        points = {
-            target: point(comparison, target, candidates[target], of_target, max_false_alarms)
-            for target, of_target in scores.items()
-        }
+        points = {}
+        for target, scores in score_all(run, name, of, free).items() if free else ():
+            points[target] = point(config, of, target, free[target], scores)
         run.folder.write_json(f"{name}.json", points)
     conditions = {}
     for target, facts in run.folder.read_json(f"{name}.json").items():
-        direction = directions[target][Site(**facts["site"])]
-        conditions[target] = Condition(direction, facts["threshold"], facts["fires_when"], score)
+        at = facts["threshold"], facts["fires_when"], config.score
+        conditions[target] = Condition(directions[target][Site(**facts["site"])], *at)
     return conditions
 
 
 def score_all(
-    run: Run, name: str, comparison: Comparison, candidates: Mapping[str, Sequence[Condition]]
+    run: Run, name: str, of: Comparison, free: Mapping[str, Sequence[Condition]]
 ) -> dict[str, Scores]:
     """What each target's candidates score, in one pass over the prompts."""
-    if not candidates:
-        return {}
-    groups = {**comparison.groups, **comparison.unseen}
-    places = [(split, group) for group in groups for split in SPLITS]
-    prompts = [getattr(groups[group], split) for split, group in places]
-    texts = [prompt.text for of_place in prompts for prompt in of_place]
-    every = [candidate for of_target in candidates.values() for candidate in of_target]
+    groups = {**of.groups, **of.unseen}
+    places = product(SPLITS, groups)
+    prompts = {(split, group): getattr(groups[group], split) for split, group in places}
+    texts = [prompt.text for of_place in prompts.values() for prompt in of_place]
+    candidates = [candidate for of_target in free.values() for candidate in of_target]
     with bar(f"scoring {name}", len(texts)) as watch:
-        scores = run.runner.scores(texts, every, watch)
-    by_target = scores.split([len(of_target) for of_target in candidates.values()])
-    widths = [len(of_place) for of_place in prompts]
+        scores = run.runner.scores(texts, candidates, watch)
+    widths = list(map(len, prompts.values()))
+    heights = list(map(len, free.values()))
     return {
-        target: dict(zip(places, rows.split(widths, dim=1), strict=True))
-        for target, rows in zip(candidates, by_target, strict=True)
+        target: dict(zip(prompts, of_target.split(widths, dim=1), strict=True))
+        for target, of_target in zip(free, scores.split(heights), strict=True)
     }
 
 
 def point(
-    comparison: Comparison,
-    target: str,
-    candidates: Sequence[Condition],
-    scores: Scores,
-    max_false_alarms: float,
+    config: Config, of: Comparison, target: str, candidates: Sequence[Condition], scores: Scores
 ) -> dict:
-    """A target's point and its scores. The target counts as often as all the others together, as in
-    the paper's data."""
-    others = [group for group in comparison.groups if group != target]
+    """A target's point and its scores. The target counts as often as all the others together, as
+    in the paper's data."""
+    others = [group for group in of.groups if group != target]
     positive = scores["tune", target].repeat(1, len(others))
     negative = torch.cat([scores["tune", other] for other in others], dim=1)
-    if known := comparison.known.get(target):
+    if known := of.known.get(target):
         row = [candidate.site.layer for candidate in candidates].index(known.layer)
-        site = candidates[row].site
-        best = known_point(site, known.threshold, known.fires_when, positive[row], negative[row])
+        site, at = candidates[row].site, (known.threshold, known.fires_when)
+        best = known_point(site, *at, positive[row], negative[row])
     else:
-        row, best = best_point(candidates, positive, negative, max_false_alarms)
+        row, best = best_point(candidates, positive, negative, config.category_false_alarms)
     by_split: dict[str, dict] = {split: {} for split in SPLITS}
     for (split, group), of_candidates in scores.items():
         by_split[split][group] = of_candidates[row].tolist()
@@ -127,8 +117,7 @@ def parse_known(text: str) -> tuple[str, Known]:
     """`NAME:LAYER>THRESHOLD` or `NAME:LAYER<THRESHOLD`, as in CAST's Table 4."""
     parts = re.fullmatch(r"(\w+):(\d+)([<>])(-?\d*\.?\d+)", text.replace(" ", ""))
     if parts is None:
-        raise UserError(
-            f"--points {text}: can't read it; give NAME:LAYER>THRESHOLD, such as hate:7>0.029"
-        )
+        wanted = "give NAME:LAYER>THRESHOLD, such as hate:7>0.029"
+        raise UserError(f"--points {text}: can't read it; {wanted}")
     name, layer, sign, threshold = parts.groups()
     return name, Known(int(layer), float(threshold), "above" if sign == ">" else "below")

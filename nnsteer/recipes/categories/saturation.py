@@ -51,8 +51,8 @@ def sizes(most: int) -> list[int]:
 def fitted(
     run: Run, config: Config, requests: Requests, sites: Sequence[Place], examples: ContrastSet
 ) -> dict:
-    """The condition's layer; the seconds that reading and fitting took; and on the test split its F1
-    and its verdict on each prompt."""
+    """The condition's layer; the seconds that reading and fitting took; and on the test split its
+    F1 and its verdict on each prompt."""
     start = perf_counter()
     directions = run.runner.fit(examples, sites, PROMPT, config.condition_method)
     seconds = perf_counter() - start
