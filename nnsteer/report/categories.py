@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from nnsteer.folder import Folder
 from nnsteer.measure.refusal import is_broken, is_refused
@@ -15,34 +17,25 @@ from nnsteer.report.look import number
 from nnsteer.report.section import Answer, Answers, Asked, Page, Picture, Section, publish
 from nnsteer.study.rows import Row, read_rows
 
-RAW = (
-    "summary.json",
-    "config.json",
-    "categories.json",
-    "experiments.json",
-    "rows.jsonl",
-    "completions.jsonl",
-)
+FACTS = "summary.json", "config.json", "categories.json", "experiments.json"
+RAW = *FACTS, "rows.jsonl", "completions.jsonl"
 Summary = Mapping[str, Any]
 ABOUT = "Method: CAST, Programming Refusal with Conditional Activation Steering, section 5."
-NOTHING = "nothing, as the model refuses fewer than two kinds of the harmful prompts"
 UNITS = (
-    "Strengths are in lengths of the direction; both were chosen on the tune split. All rates are on "
-    "the test split. The paper prints no numbers for its Figures 6 to 9, so none stand beside these."
+    "Strengths are in lengths of the direction; both were chosen on the tune split. All rates are "
+    "on the test split. The paper prints no numbers for its Figures 6 to 9, so none stand beside "
+    "these."
 )
+NOTHING = "nothing, as the model refuses fewer than two kinds of the harmful prompts"
 BALANCED = (
     "Each told from all the others, its point chosen on the tune split. F1 counts the category as "
-    "often as the others together, as the paper's data does; its interval is a bootstrap over prompts."
+    "often as the others together, as the paper's data does; its interval is a bootstrap over "
+    "prompts."
 )
-F1 = "F1 by category on the test split with 95 % intervals, and on the tune split."
-SCORES = "Scores of the test prompts by category: its own, the other ones', the unseen ones'."
-ADDING = "The paper's Figure 7, left. Before: not steered."
-EITHER = "The paper's Figure 8, left. The gap is to the category's own rule, by prompt."
 REMOVING = (
     "The paper's Figure 7, right. Of the harmful prompts, the kinds that the model mostly refuses; "
     "and such categories."
 )
-TOGETHER = "The paper's Figure 8, right. The gap is between both rules and the one alone."
 CONSTRAINING = (
     "The paper's Figure 9: `if not DOMAIN then refuse`, beside telling the model so in its system "
     "turn. Unseen: categories that no condition was fitted on."
@@ -50,23 +43,29 @@ CONSTRAINING = (
 DISTANCE = (
     "Each point is a rule and a category that it is not about: how far that lies from the rule's "
     "(mean cosine distance of fit from test prompts, embedded by the model's last block), and how "
-    "much more of it is refused than unsteered. Points that share a rule are not independent, so the "
-    "interval is too narrow. The paper's Figure 9c has the means, one point a rule, of constraining."
+    "much more of it is refused than unsteered. Points that share a rule are not independent, so "
+    "the interval is too narrow. The paper's Figure 9c has the means, one point a rule, of "
+    "constraining."
 )
 SATURATION = (
-    "The paper's Figure 6: the harmful condition by the number of its examples a side; means of the "
-    "draws with the range."
+    "The paper's Figure 6: the harmful condition by the number of its examples a side; means of "
+    "the draws with the range."
 )
-EXAMPLES = "F1 and refusal on the test split by number of examples, with their fits."
-RULED = "By rule: refused, %, by category; slanted: unseen."
-TOLD = "Told in words: refused, %, by category; slanted: unseen."
-MEANS = "Effect against distance, {}. Large: the mean of each rule."
-HABITS = "Refused under each habit, with 95 % intervals."
-SECONDS = "Seconds to read and fit, by number of examples, with the straight line."
 PUBLISHED = (
     "The harmful condition, each habit of CAST's code alone and all together, at one dose; points "
     "from the tune split."
 )
+CAPTIONS = {
+    "conditions": "F1 by category on the test split with 95 % intervals, and on the tune split.",
+    "scores": "Scores of the test prompts by category: its own, the other ones', the unseen ones'.",
+    "constraining": "By rule: refused, %, by category; slanted: unseen.",
+    "prompting": "Told in words: refused, %, by category; slanted: unseen.",
+    "distance-adding": "Effect against distance, adding. Large: the mean of each rule.",
+    "distance-constraining": "Effect against distance, constraining. Large: the mean of each rule.",
+    "saturation": "F1 and refusal on the test split by number of examples, with their fits.",
+    "time": "Seconds to read and fit, by number of examples, with the straight line.",
+    "published": "Refused under each habit, with 95 % intervals.",
+}
 
 
 def write(folder: Folder) -> dict[str, Any]:
@@ -91,44 +90,47 @@ def lead(summary: Summary) -> str:
         share[key] = number(refused / sum(cell["n"] for cell in cells), True)
     return (
         f"{len(summary['adding'])} rules that each refuse one category refused {share['own']} of "
-        f"their own category's prompts ({share['own_before']} unsteered) and {share['others']} of the "
-        f"other categories' ({share['others_before']} unsteered)."
+        f"their own category's prompts ({share['own_before']} unsteered) and {share['others']} of "
+        f"the other categories' ({share['others_before']} unsteered)."
     )
 
 
 def sections(folder: Folder, summary: Summary) -> list[Section]:
     """Every experiment, in the order of the page; one that had nothing to ask is left out."""
-    points, effects, examples = folder.read_json("categories.json"), *map(summary.get, ("distance", "saturation"))
-    both, told, habits = ("seen", "unseen"), list(summary["told"]), summary["published"]
-    inside = [f"if not {entry['domain']} then refuse" for entry in summary["constraining"]]
+    effects, examples, habits = (summary[key] for key in ("distance", "saturation", "published"))
     beside = [part["rule"] for entry in summary["together"] for part in entry["parts"]]
     answering = [side for side in ("harmful", "seen") if side in summary["rates"].get(COMPLY, {})]
+    domains = [entry["domain"] for entry in summary["constraining"]]
+    inside = [BASE, *(f"if not {domain} then refuse" for domain in domains), REFUSE]
+    told, both = list(summary["told"]), ("seen", "unseen")
     made = [
         Section(
             "Conditions",
             [BALANCED],
             [tables.conditions(summary["conditions"])],
             [
-                Picture("conditions", F1, partial(figures.quality, summary["conditions"])),
-                Picture("scores", SCORES, partial(figures.histograms, points)),
+                picture("conditions", figures.quality, summary["conditions"]),
+                picture("scores", figures.histograms, folder.read_json("categories.json")),
             ],
             terms=("fit, tune and test split", "interval", "score", "F1", "broken"),
         ),
         Section(
             "Refusing one category",
-            [ADDING],
+            ["The paper's Figure 7, left. Before: not steered."],
             [tables.one(summary["adding"])],
             [rates(summary, "adding", "seen", [BASE], [REFUSE, RANDOM])],
             terms=("random direction",),
         ),
         Section(
             "Refusing either of two",
-            [EITHER],
+            ["The paper's Figure 8, left. The gap is to the category's own rule, by prompt."],
             [tables.either(summary["either"])],
             [rates(summary, "either", "seen")],
         ),
         Section(
-            "Conditions of the refused kinds", [BALANCED], [tables.conditions(summary["kinds"])]
+            "Conditions of the refused kinds",
+            [BALANCED],
+            [tables.conditions(summary["kinds"])],
         ),
         Section(
             "Answering one kind that the model refuses",
@@ -138,7 +140,7 @@ def sections(folder: Folder, summary: Summary) -> list[Section]:
         ),
         Section(
             "Two rules at once",
-            [TOGETHER],
+            ["The paper's Figure 8, right. The gap is between both rules and the one alone."],
             [tables.together(summary["together"])],
             [rates(summary, "together", side, [BASE, *beside]) for side in ("seen", "harmful")],
         ),
@@ -147,56 +149,54 @@ def sections(folder: Folder, summary: Summary) -> list[Section]:
             [CONSTRAINING],
             [tables.constraining(summary["constraining"])],
             [
-                Picture("constraining", RULED, partial(figures.heat, summary["rates"], [BASE, *inside, REFUSE], both)),
-                Picture("prompting", TOLD, partial(figures.heat, summary["told"], told, both)),
+                picture("constraining", figures.heat, summary["rates"], inside, both),
+                picture("prompting", figures.heat, summary["told"], told, both),
             ],
         ),
         Section(
             "Effect and distance",
             [DISTANCE],
             [tables.distance(effects)],
-            [
-                Picture(f"distance-{name}", MEANS.format(name), partial(figures.scatter, of_experiment, name))
-                for name, of_experiment in effects.items()
-            ],
+            [picture(f"distance-{name}", figures.scatter, effects[name], name) for name in effects],
         ),
         Section(
             "Saturation",
             [SATURATION, f"Fits: {tables.fits(examples)}."],
             [tables.saturation(examples)],
             [
-                Picture("saturation", EXAMPLES, partial(figures.saturation, examples)),
-                Picture("time", SECONDS, partial(figures.seconds, examples)),
+                picture("saturation", figures.saturation, examples),
+                picture("time", figures.seconds, examples),
             ],
         ),
         Section(
             "What the published habits cost",
             [PUBLISHED],
             [tables.published(habits)],
-            [Picture("published", HABITS, partial(figures.published, habits))],
+            [picture("published", figures.published, habits)],
         ),
     ]
     asked = [section for section in made if section.tables[0].rows]
     return [*asked, Section("Every answer", answers=answers(read_rows(folder, SETS)))]
 
 
+def picture(name: str, make: Callable[..., Figure], *what: Any) -> Picture:
+    """A figure that is drawn of something."""
+    return Picture(name, CAPTIONS[name], partial(make, *what))
+
+
 def rates(
-    summary: Summary,
-    experiment: str,
-    side: str,
-    before: Sequence[str] = (),
-    after: Sequence[str] = (),
+    summary: Summary, name: str, side: str, before: Sequence[str] = (), after: Sequence[str] = ()
 ) -> Picture:
     """The heat map of an experiment's rules on a set, between other variants."""
-    name = experiment if experiment in ("adding", "either") else f"{experiment}-{side}"
-    variants = [*before, *(entry["rule"] for entry in summary[experiment]), *after]
+    file = name if name in ("adding", "either") else f"{name}-{side}"
+    variants = [*before, *(entry["rule"] for entry in summary[name]), *after]
     caption = f"Refused, %, by rule and category, {side} ones."
-    return Picture(name, caption, partial(figures.heat, summary["rates"], variants, (side,)))
+    return Picture(file, caption, partial(figures.heat, summary["rates"], variants, (side,)))
 
 
 def answers(rows: Sequence[Row]) -> Answers:
-    """A column for each rule, the unsteered model first; ringed where a rule changes what is said of
-    the answer."""
+    """A column for each rule, the unsteered model first; ringed where a rule changes what is said
+    of the answer."""
     by_prompt: dict[tuple[str, str], dict[str, list[Answer]]] = {}
     for row in rows:
         verdict = "broken" if is_broken(row) else "refused" if is_refused(row) else "answered"
@@ -204,4 +204,5 @@ def answers(rows: Sequence[Row]) -> Answers:
         changed = BASE in of_prompt and of_prompt[BASE][0].tags != (verdict,)
         of_prompt[row.variant] = [Answer(row.completion, (verdict,), "", changed)]
     asked = [Asked(prompt, kind, of_prompt) for (kind, prompt), of_prompt in by_prompt.items()]
-    return Answers(list(dict.fromkeys([BASE, *(row.variant for row in rows)])), asked, "verdict changed")
+    variants = dict.fromkeys([BASE, *(row.variant for row in rows)])
+    return Answers(list(variants), asked, "verdict changed")

@@ -47,22 +47,16 @@ class Answers:
         broken = fmean(value for key in asked for value in self.broken[key].values())
         return asdict(wilson(sum(refused), len(refused))) | {"broken": broken}
 
-    def rates(self, variant: str) -> dict[str, dict[str, dict]]:
-        """The refused share of every category and kind that the variant was asked about, by set."""
-        rates: dict[str, dict[str, dict]] = {}
-        for side, kind in self.places:
-            if rate := self.rate(variant, [(side, kind)]):
-                rates.setdefault(side, {})[kind] = rate
-        return rates
+    def rates(self, variants: Mapping[str, str], places: Sequence[Place]) -> dict[str, Any]:
+        """The rate of each of some variants."""
+        return {name: self.rate(variant, places) for name, variant in variants.items()}
 
     def gap(self, variant: str, other: str, places: Iterable[Place]) -> dict[str, Any]:
         """How much more the variant refuses than the other, prompt by prompt."""
-        pairs = [
-            (refused, self.refused[other, place][prompt])
-            for place in places
-            for prompt, refused in self.refused[variant, place].items()
-        ]
-        return bare(asdict(compare(*zip(*pairs, strict=True), binary=True)))
+        keys = [((variant, place), (other, place)) for place in places]
+        more = [refused for key, _ in keys for refused in self.refused[key].values()]
+        less = [self.refused[key][prompt] for own, key in keys for prompt in self.refused[own]]
+        return bare(asdict(compare(more, less, binary=True)))
 
 
 def read_answers(folder: Folder, sides: Mapping[str, str]) -> Answers:
@@ -77,8 +71,8 @@ def read_answers(folder: Folder, sides: Mapping[str, str]) -> Answers:
 
 
 def conditions(points: Mapping[str, dict]) -> dict[str, dict]:
-    """Each condition's point, its F1 on every split, and on the test split how often it fires on its
-    own category, on the others that it was told from, and on the unseen ones."""
+    """Each condition's point, its F1 on every split, and on the test split how often it fires on
+    its own category, on the others that it was told from, and on the unseen ones."""
     return {target: condition(target, point) for target, point in points.items()}
 
 
@@ -86,7 +80,9 @@ def condition(target: str, point: dict) -> dict[str, Any]:
     """One of them."""
     threshold, side, others = point["threshold"], point["fires_when"], point["others"]
     fired = {
-        split: {group: [fires(score, threshold, side) for score in of] for group, of in scores.items()}
+        split: {
+            group: [fires(score, threshold, side) for score in of] for group, of in scores.items()
+        }
         for split, scores in point["scores"].items()
     }
 
@@ -102,7 +98,9 @@ def condition(target: str, point: dict) -> dict[str, Any]:
         "layer": point["site"]["layer"],
         "threshold": threshold,
         "fires_when": side,
-        "f1": {split: balanced_f1(pooled(split, [target]), pooled(split, others)) for split in fired},
+        "f1": {
+            split: balanced_f1(pooled(split, [target]), pooled(split, others)) for split in fired
+        },
         **rates,
         "by_category": {group: fmean(verdicts) for group, verdicts in fired["test"].items()},
     }
@@ -114,9 +112,9 @@ def f1_of(recall: Any, false_alarms: Any) -> Any:
 
 
 def balanced_f1(own: Sequence[bool], others: Sequence[bool]) -> dict[str, float]:
-    """F1 that counts the category as often as all the others together, with a bootstrap interval over
-    the prompts of each side; where a side has no spread to resample, with Wilson's ends of both
-    rates."""
+    """F1 that counts the category as often as all the others together, with a bootstrap interval
+    over the prompts of each side; where a side has no spread to resample, with Wilson's ends of
+    both rates."""
 
     def f1(hits: np.ndarray, alarms: np.ndarray, axis: int = -1) -> np.ndarray:
         return f1_of(hits.mean(axis=axis), alarms.mean(axis=axis))

@@ -30,38 +30,52 @@ Places = Mapping[str, Sequence[Place]]
 
 def summarise(folder: Folder) -> dict[str, Any]:
     """Every number of the page."""
-    points, kinds = folder.read_json("categories.json"), folder.read_json("kinds.json")
-    answers, axes = read_answers(folder, SETS), folder.read_json("variants.json")
-    told = {axes[name]["domain"]: name for name in axes}
-    rates = {variant: answers.rates(variant) for variant, _ in answers.refused}
+    points, answers = folder.read_json("categories.json"), read_answers(folder, SETS)
     places = {side: [p for p in answers.places if p[0] == side] for side in SETS.values()}
     rules = {
         experiment: ["; ".join(texts) for texts in sets]
         for experiment, sets in folder.read_json("experiments.json").items()
     }
+    told = {axes["domain"]: name for name, axes in folder.read_json("variants.json").items()}
+    rates = {variant: by_place(answers, variant) for variant, _ in answers.refused}
+    of_told = {variant: rates.pop(variant) for variant in told.values()}
     adding = dict(zip(rules["adding"], points, strict=True))
     constraining = dict(zip(rules["constraining"], told, strict=True))
+    answering = [(rule, "harmful") for rule in rules["removing"]]
+    answering += [(rule, "seen") for rule in rules["answering"]]
     pairs = zip(rules["either"], pairwise(told), strict=True)
-    answering = [("harmful", rule) for rule in rules["removing"]]
-    answering += [("seen", rule) for rule in rules["answering"]]
     return {
         "conditions": conditions(points),
-        "kinds": conditions(kinds),
-        "rates": {v: of_variant for v, of_variant in rates.items() if v not in told.values()},
-        "told": {variant: rates[variant] for variant in told.values()},
-        "adding": [against(answers, r, ("seen", c), places) for r, c in adding.items()],
-        "removing": [against(answers, r, (side, about(r)), places) for side, r in answering],
-        "either": [either(answers, rule, two, places["seen"]) for rule, two in pairs],
-        "together": [together(answers, rule, list(points), places) for rule in rules["together"]],
+        "kinds": conditions(folder.read_json("kinds.json")),
+        "rates": rates,
+        "told": of_told,
+        "adding": [against(answers, rule, ("seen", on), places) for rule, on in adding.items()],
+        "removing": [
+            against(answers, rule, (side, about(rule)), places) for rule, side in answering
+        ],
+        "either": [either(answers, rule, targets, places["seen"]) for rule, targets in pairs],
+        "together": [together(answers, both, list(points), places) for both in rules["together"]],
         "constraining": [
             constrained(answers, rule, told[domain], domain, places)
             for rule, domain in constraining.items()
         ],
-        "distance": distance(folder, answers, {"adding": adding, "constraining": constraining}),
+        "distance": {
+            "adding": distance(folder, answers, adding),
+            "constraining": distance(folder, answers, constraining),
+        },
         "saturation": saturation(folder),
         "published": published(folder) if folder.has("published.json") else [],
         "seconds": folder.read_json("seconds.json"),
     }
+
+
+def by_place(answers: Answers, variant: str) -> dict[str, dict[str, Any]]:
+    """The refused share of every category and kind that a variant was asked about, by set."""
+    rates: dict[str, dict[str, Any]] = {}
+    for side, kind in answers.places:
+        if rate := answers.rate(variant, [(side, kind)]):
+            rates.setdefault(side, {})[kind] = rate
+    return rates
 
 
 def about(rule: str) -> str:
@@ -75,10 +89,8 @@ def against(answers: Answers, rule: str, own: Place, places: Places) -> dict[str
     return {
         "rule": rule,
         "target": own[1],
-        "own": answers.rate(rule, [own]),
-        "own_before": answers.rate(BASE, [own]),
-        "others": answers.rate(rule, others),
-        "others_before": answers.rate(BASE, others),
+        **answers.rates({"own": rule, "own_before": BASE}, [own]),
+        **answers.rates({"others": rule, "others_before": BASE}, others),
     }
 
 
@@ -89,7 +101,7 @@ def either(
     parts = []
     for target in targets:
         alone, place = f"if {target} then refuse", [("seen", target)]
-        rates = {"both": answers.rate(rule, place), "alone": answers.rate(alone, place)}
+        rates = answers.rates({"both": rule, "alone": alone}, place)
         parts.append({"target": target, **rates, "gap": answers.gap(rule, alone, place)})
     others = [place for place in every if place[1] not in targets]
     return {"rule": rule, "parts": parts, "others": answers.rate(rule, others)}
@@ -101,23 +113,18 @@ def together(
     """Two rules at once: each on its own prompts beside that rule alone, and both on all other
     prompts."""
     parts, rest = [], {side: list(places[side]) for side in ("seen", "harmful")}
-    for text in both.split("; "):
-        target = about(text)
+    for rule in both.split("; "):
+        target = about(rule)
         own = ("seen" if target in categories else "harmful", target)
         rest[own[0]].remove(own)
-        alone = f"if {target} then {text.split()[-1]}"
-        ways = {"before": BASE, "alone": alone, "both": both}
-        rates = {way: answers.rate(variant, [own]) for way, variant in ways.items()}
+        alone = f"if {target} then {rule.split()[-1]}"
+        rates = answers.rates({"before": BASE, "alone": alone, "both": both}, [own])
         gap = answers.gap(both, alone, [own])
         parts.append({"rule": alone, "target": target, **rates, "gap": gap})
-    others = {
-        side: {
-            "before": answers.rate(BASE, of_side),
-            "both": answers.rate(both, of_side),
-            "gap": answers.gap(both, BASE, of_side),
-        }
-        for side, of_side in rest.items()
-    }
+    others = {}
+    for side, of_side in rest.items():
+        rates = answers.rates({"before": BASE, "both": both}, of_side)
+        others[side] = {**rates, "gap": answers.gap(both, BASE, of_side)}
     return {"rule": both, "parts": parts, "others": others}
 
 
@@ -135,37 +142,28 @@ def constrained(
     }
 
 
-def distance(
-    folder: Folder, answers: Answers, targets: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
+def distance(folder: Folder, answers: Answers, targets: Mapping[str, str]) -> dict[str, Any]:
     """For every rule and every category that it is not about: how far that is, and how much more of
-    it is refused. `targets` has the category of each rule, by experiment."""
-    table, found = folder.read_json("distances.json"), {}
-    for experiment, of_experiment in targets.items():
-        points = []
-        for rule, target in of_experiment.items():
-            for side, other in answers.places:
-                asked = (rule, (side, other)) in answers.refused
-                if asked and side != "harmful" and other != target:
-                    effect = answers.gap(rule, BASE, [(side, other)])["value"]
-                    point = {"target": target, "other": other, "distance": table[target][other]}
-                    points.append(point | {"effect": effect})
-        means = {}
-        for target in of_experiment.values():
-            own = over([point for point in points if point["target"] == target])
-            means[target] = dict(zip(("distance", "effect"), map(fmean, own), strict=True))
-        found[experiment] = {
-            "points": points,
-            "correlation": correlation(*over(points)),
-            "means": means,
-            "of_means": correlation(*over(list(means.values()))),
-        }
-    return found
+    it is refused. `targets` has the category of each rule."""
+    table, points = folder.read_json("distances.json"), []
+    for rule, target in targets.items():
+        for side, other in answers.places:
+            asked = (rule, (side, other)) in answers.refused
+            if asked and side != "harmful" and other != target:
+                effect = answers.gap(rule, BASE, [(side, other)])["value"]
+                point = {"target": target, "other": other, "distance": table[target][other]}
+                points.append(point | {"effect": effect})
+    means = {}
+    for target in targets.values():
+        far, more = over([point for point in points if point["target"] == target])
+        means[target] = {"distance": fmean(far), "effect": fmean(more)}
+    of_points, of_means = (correlation(*over(of)) for of in (points, list(means.values())))
+    return {"points": points, "correlation": of_points, "means": means, "of_means": of_means}
 
 
-def over(points: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+def over(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
     """Distances and effects."""
-    return [[point[key] for point in points] for key in ("distance", "effect")]
+    return [point["distance"] for point in points], [point["effect"] for point in points]
 
 
 def saturation(folder: Folder) -> dict[str, Any]:
@@ -177,8 +175,8 @@ def saturation(folder: Folder) -> dict[str, Any]:
     points = []
     for point in folder.read_lines("saturation.jsonl", ("n", "repeat")):
         for side, fired in point.pop("fired").items():
-            steered = {prompt: "unconditional" if on else "baseline" for prompt, on in fired.items()}
-            point[side] = fmean(refused[way, side, prompt] for prompt, way in steered.items())
+            ways = {prompt: "unconditional" if on else "baseline" for prompt, on in fired.items()}
+            point[side] = fmean(refused[way, side, prompt] for prompt, way in ways.items())
         points.append(point)
     n, f1, harmful, seconds = ([p[k] for p in points] for k in ("n", "f1", "harmful", "seconds"))
     fits = {"f1": plateau(n, f1), "harmful": plateau(n, harmful)}
@@ -189,8 +187,8 @@ def published(folder: Folder) -> list[dict[str, Any]]:
     """Each row's condition, and what is refused under it."""
     answers, rows = read_answers(folder, REQUESTS), []
     for name, point in folder.read_json("published.json").items():
-        row = {"name": name, "condition": point["condition"]}
-        row |= {f"f1_{split}": quality["f1"] for split, quality in point["quality"].items()}
+        f1 = {f"f1_{split}": quality["f1"] for split, quality in point["quality"].items()}
+        row = {"name": name, "condition": point["condition"], **f1}
         for side in SIDES:
             row[side] = answers.rate(name, [place for place in answers.places if place[0] == side])
         rows.append(row)

@@ -1,5 +1,5 @@
-"""The tables of a categories run. Rates stand with their 95 % intervals, and n with the prompts that
-they are of."""
+"""The tables of a categories run. Rates stand with their 95 % intervals, and n with the prompts
+that they are of."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def conditions(found: Mapping[str, Any]) -> Table:
     for target, facts in found.items():
         sign = ">" if facts["fires_when"] == "above" else "<="
         point = f"layer {facts['layer']} {sign} {facts['threshold']:.3g}"
-        tune, test = (facts["f1"][split] for split in ("tune", "test"))
+        f1 = [f"{facts['f1']['tune']['value']:.3f}", interval(facts["f1"]["test"], False)]
         rates = [facts[key] for key in ("own", "others", "unseen")]
-        f1 = f"{tune['value']:.3f}", interval(test, False)
         rows.append([target, point, *f1, *map(share, rates), ns(*rates)])
     fires = "fires on its own", "on the others", "on unseen ones"
     return Table(("", "fires at", "F1, tune", "F1, test", *fires, "n"), rows)
@@ -76,7 +75,7 @@ def constraining(entries: Entries) -> Table:
     rows = []
     for entry in entries:
         for by, way in (("rule", "rule"), ("told", "words")):
-            rates = [entry[by][spot] for spot in ("inside", "outside", "unseen")]
+            rates = entry[by].values()
             rows.append([entry["domain"], way, *map(share, rates), ns(*rates)])
     return Table(("domain", "by", "refused in it", "outside it", "unseen", "n"), rows)
 
@@ -96,7 +95,7 @@ def distance(found: Mapping[str, Any]) -> Table:
 
 
 def saturation(found: Mapping[str, Any]) -> Table:
-    """A row for each number of examples: means over the draws, with the smallest and the largest."""
+    """A row for each number of examples: means over the draws, with the smallest and largest."""
     rows = []
     for n in dict.fromkeys(point["n"] for point in found["points"]):
         draws = [point for point in found["points"] if point["n"] == n]
