@@ -15,10 +15,11 @@ from nnsteer.folder import Folder
 from nnsteer.measure import is_refused
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition
 from nnsteer.program.files import load_programs
-from nnsteer.program.program import Program
+from nnsteer.program.program import Program, add
 from nnsteer.recipes.categories import Config, main
-from nnsteer.recipes.categories.experiments import experiments
+from nnsteer.recipes.categories.experiments import experiments, variants
 from nnsteer.recipes.categories.points import Known, parse_known
 from nnsteer.recipes.categories.saturation import sizes
 from nnsteer.recipes.refusal import options
@@ -221,7 +222,12 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     (out / "completions.jsonl").write_bytes(b"".join(cut[:60]) + cut[60][:25])
     asked = []
     generate = Runner.generate
-    monkeypatch.setattr(Runner, "generate", lambda self, prompts, *a, **k: asked.extend(prompts) or generate(self, prompts, *a, **k))
+
+    def counted(self, prompts, *rest, **options):
+        asked.extend(prompts)
+        return generate(self, prompts, *rest, **options)
+
+    monkeypatch.setattr(Runner, "generate", counted)
     monkeypatch.setattr(Runner, "record", None)
     monkeypatch.setattr(options, "refusal", toy_measure)
     main(replace(config, out=out))
@@ -282,6 +288,18 @@ def test_sets_of_rules_follow_from_the_names():
         ("if hate then refuse", "if drugs then comply"),
         ("if hate and not drugs then refuse", "if drugs then comply"),
     ]
+
+
+def test_a_name_of_a_category_and_a_kind_is_the_kinds_where_refusal_is_removed_from_harmful_prompts(directions):
+    base, category, kind, drugs = (Condition(directions[1], threshold) for threshold in (0.1, 0.2, 0.3, 0.4))
+    behaviours = {"refuse": add(directions[2], 1.0), "comply": add(directions[2], -1.0)}
+    chosen = experiments(("base", "hate"), ["hate", "drugs"], ["hate"])
+    made = variants(chosen, {"base": base, "hate": category}, {"hate": kind, "drugs": drugs}, behaviours)
+    (removing, *_), (answering, *_) = made["removing"], made["answering"]
+    assert removing.name == answering.name == "if hate then comply"
+    assert removing.programs.conditions == (kind,) and answering.programs.conditions == (category,)
+    assert [v.name for v in made["together"][-2:]] == ["if hate then refuse", "if drugs then comply"]  # each alone
+    assert made["together"][-2].programs.conditions == (category,)
 
 
 def test_examples_are_doubled_up_to_all():

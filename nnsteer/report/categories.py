@@ -117,7 +117,7 @@ def sections(folder: Folder, summary: Summary) -> list[Section]:
         Section(
             "Refusing one category",
             ["The paper's Figure 7, left. Before: not steered."],
-            [tables.one(summary["adding"])],
+            [tables.against(summary["adding"])],
             [rates(summary, "adding", "seen", [BASE], [REFUSE, RANDOM])],
             terms=("random direction",),
         ),
@@ -135,7 +135,7 @@ def sections(folder: Folder, summary: Summary) -> list[Section]:
         Section(
             "Answering one kind that the model refuses",
             [REMOVING],
-            [tables.one(summary["removing"])],
+            [tables.against(summary["removing"])],
             [rates(summary, "removing", side, [BASE], [COMPLY, RANDOM]) for side in answering],
         ),
         Section(
@@ -175,8 +175,8 @@ def sections(folder: Folder, summary: Summary) -> list[Section]:
             [picture("published", figures.published, habits)],
         ),
     ]
-    asked = [section for section in made if section.tables[0].rows]
-    return [*asked, Section("Every answer", answers=answers(read_rows(folder, SETS)))]
+    shown = [section for section in made if section.tables[0].rows]
+    return [*shown, Section("Every answer", answers=answers(read_rows(folder, SETS)))]
 
 
 def picture(name: str, make: Callable[..., Figure], *what: Any) -> Picture:
@@ -203,6 +203,6 @@ def answers(rows: Sequence[Row]) -> Answers:
         of_prompt = by_prompt.setdefault((f"{SETS[row.set]}: {row.kind}", row.prompt), {})
         changed = BASE in of_prompt and of_prompt[BASE][0].tags != (verdict,)
         of_prompt[row.variant] = [Answer(row.completion, (verdict,), "", changed)]
-    asked = [Asked(prompt, kind, of_prompt) for (kind, prompt), of_prompt in by_prompt.items()]
+    prompts = [Asked(prompt, kind, of_prompt) for (kind, prompt), of_prompt in by_prompt.items()]
     variants = dict.fromkeys([BASE, *(row.variant for row in rows)])
-    return Answers(list(variants), asked, "verdict changed")
+    return Answers(list(variants), prompts, "verdict changed")

@@ -18,14 +18,14 @@ Shares = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Refused shares by variant, set and category."""
 
 
-def quality(found: Mapping[str, Facts]) -> Figure:
+def quality(conditions: Mapping[str, Facts]) -> Figure:
     """F1 on the test split with its interval, and on the tune split."""
-    figure, axes = panel(0.9 + 0.3 * len(found))
-    for row, facts in enumerate(found.values()):
+    figure, axes = panel(0.9 + 0.3 * len(conditions))
+    for row, facts in enumerate(conditions.values()):
         tune = facts["f1"]["tune"]["value"]
         dot(axes, row, facts["f1"]["test"], color=CYCLE[0], markersize=5, label="test")
         axes.plot(tune, row, "D", color=GREY, mfc="white", markersize=5, label="tune")
-    named(axes, list(found))
+    named(axes, list(conditions))
     axes.set(xlim=(None, 1.01), xlabel="F1")
     return legend(figure, 2)
 
@@ -84,46 +84,46 @@ def value(shares: Mapping[str, Mapping[str, Facts]], side: str, kind: str) -> fl
     return shares[side][kind]["value"] if kind in shares.get(side, {}) else np.nan
 
 
-def scatter(found: Facts, experiment: str) -> Figure:
+def scatter(effects: Facts, experiment: str) -> Figure:
     """Effect against distance: a dot for each rule and each category that it is not about; large,
     the rule's means."""
     figure, axes = panel(3.2)
-    for target, look in looks(list(found["means"])):
-        points = [point for point in found["points"] if point["target"] == target]
+    for target, look in looks(list(effects["means"])):
+        points = [point for point in effects["points"] if point["target"] == target]
         x, y = ([point[key] for point in points] for key in ("distance", "effect"))
         axes.plot(x, y, linestyle="none", alpha=0.5, label=target, **look)
-        mean, large = found["means"][target], {"markeredgecolor": "black", "markersize": 9}
+        mean, large = effects["means"][target], {"markeredgecolor": "black", "markersize": 9}
         axes.plot(mean["distance"], mean["effect"], **look | large)
     title = experiment
-    if r := found["correlation"]:
+    if r := effects["correlation"]:
         title += f": r = {r['r']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
     axes.set(xlabel="mean cosine distance", ylabel="more refused than unsteered", title=title)
     percent(axes.yaxis)
     return legend(figure)
 
 
-def saturation(found: Facts) -> Figure:
+def saturation(examples: Facts) -> Figure:
     """F1 and refusal on the test split, and their fits."""
     figure, axes = panel(3.2)
-    n = [point["n"] for point in found["points"]]
+    n = [point["n"] for point in examples["points"]]
     grid = np.geomspace(min(n), max(n), 100)
     names = {"f1": "F1"} | {side: f"{side}, refused" for side in SIDES}
     for key, look in looks(list(names)):
-        values = [point[key] for point in found["points"]]
+        values = [point[key] for point in examples["points"]]
         axes.plot(n, values, linestyle="none", alpha=0.7, label=names[key], **look)
-        if fit := found["fits"].get(key):
+        if fit := examples["fits"].get(key):
             axes.plot(grid, curve(grid, **fit), color=look["color"], linewidth=1)
     axes.set(xscale="log", xlabel="examples a side", ylabel="F1, share refused", ylim=(-0.02, 1.02))
     return legend(figure)
 
 
-def seconds(found: Facts) -> Figure:
+def seconds(examples: Facts) -> Figure:
     """Seconds to read and fit, with the straight line."""
     figure, axes = panel(2.8)
-    n, times = ([point[key] for point in found["points"]] for key in ("n", "seconds"))
+    n, times = ([point[key] for point in examples["points"]] for key in ("n", "seconds"))
     axes.plot(n, times, "o", color=CYCLE[0], markersize=4, alpha=0.7)
     axes.set(xlabel="examples a side", ylabel="seconds", ylim=(0, None))
-    if line := found["time"]:
+    if line := examples["time"]:
         start, end = line["intercept"], line["intercept"] + line["slope"] * max(n)
         axes.plot([0, max(n)], [start, end], color=CYCLE[0], linewidth=1)
         axes.set_title(f"{1000 * line['slope']:.2f} s per 1,000 pairs, R² {line['r2']:.3f}")

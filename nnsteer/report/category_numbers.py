@@ -40,11 +40,11 @@ class Answers:
     def rate(self, variant: str, places: Iterable[Place]) -> dict[str, Any] | None:
         """The refused share with Wilson's interval, and the broken one; None where nothing was
         asked."""
-        asked = [(variant, place) for place in places if (variant, place) in self.refused]
-        refused = [value for key in asked for value in self.refused[key].values()]
+        keys = [(variant, place) for place in places if (variant, place) in self.refused]
+        refused = [value for key in keys for value in self.refused[key].values()]
         if not refused:
             return None
-        broken = fmean(value for key in asked for value in self.broken[key].values())
+        broken = fmean(value for key in keys for value in self.broken[key].values())
         return asdict(wilson(sum(refused), len(refused))) | {"broken": broken}
 
     def rates(self, variants: Mapping[str, str], places: Sequence[Place]) -> dict[str, Any]:
@@ -53,9 +53,11 @@ class Answers:
 
     def gap(self, variant: str, other: str, places: Iterable[Place]) -> dict[str, Any]:
         """How much more the variant refuses than the other, prompt by prompt."""
-        keys = [((variant, place), (other, place)) for place in places]
-        more = [refused for key, _ in keys for refused in self.refused[key].values()]
-        less = [self.refused[key][prompt] for own, key in keys for prompt in self.refused[own]]
+        more, less = [], []
+        for place in places:
+            for prompt, refused in self.refused[variant, place].items():
+                more.append(refused)
+                less.append(self.refused[other, place][prompt])
         return bare(asdict(compare(more, less, binary=True)))
 
 
@@ -111,15 +113,14 @@ def f1_of(recall: Any, false_alarms: Any) -> Any:
     return 2 * recall / (recall + false_alarms + 1)
 
 
-def balanced_f1(own: Sequence[bool], others: Sequence[bool]) -> dict[str, float]:
-    """F1 that counts the category as often as all the others together, with a bootstrap interval
-    over the prompts of each side; where a side has no spread to resample, with Wilson's ends of
-    both rates."""
+def balanced_f1(positive: Sequence[bool], negative: Sequence[bool]) -> dict[str, float]:
+    """F1 of verdicts that counts both sides alike, with a bootstrap interval over the prompts of
+    each; where a side has no spread to resample, with Wilson's ends of both rates."""
 
     def f1(hits: np.ndarray, alarms: np.ndarray, axis: int = -1) -> np.ndarray:
         return f1_of(hits.mean(axis=axis), alarms.mean(axis=axis))
 
-    sides = np.array(own, dtype=float), np.array(others, dtype=float)
+    sides = np.array(positive, dtype=float), np.array(negative, dtype=float)
     if any(np.ptp(side) == 0 for side in sides):
         recall, false = (wilson(int(side.sum()), len(side)) for side in sides)
         low, high = f1_of(recall.low, false.high), f1_of(recall.high, false.low)

@@ -83,13 +83,14 @@ def about(rule: str) -> str:
     return rule.split()[1]
 
 
-def against(answers: Answers, rule: str, own: Place, places: Places) -> dict[str, Any]:
+def against(answers: Answers, rule: str, place: Place, places: Places) -> dict[str, Any]:
     """A rule on its own category and on the others, beside the unsteered model."""
-    others = [place for place in places[own[0]] if place != own]
+    side, target = place
+    others = [other for other in places[side] if other != place]
     return {
         "rule": rule,
-        "target": own[1],
-        **answers.rates({"own": rule, "own_before": BASE}, [own]),
+        "target": target,
+        **answers.rates({"own": rule, "own_before": BASE}, [place]),
         **answers.rates({"others": rule, "others_before": BASE}, others),
     }
 
@@ -115,11 +116,11 @@ def together(
     parts, rest = [], {side: list(places[side]) for side in ("seen", "harmful")}
     for rule in both.split("; "):
         target = about(rule)
-        own = ("seen" if target in categories else "harmful", target)
-        rest[own[0]].remove(own)
+        side = "seen" if target in categories else "harmful"
+        rest[side].remove((side, target))
         alone = f"if {target} then {rule.split()[-1]}"
-        rates = answers.rates({"before": BASE, "alone": alone, "both": both}, [own])
-        gap = answers.gap(both, alone, [own])
+        rates = answers.rates({"before": BASE, "alone": alone, "both": both}, [(side, target)])
+        gap = answers.gap(both, alone, [(side, target)])
         parts.append({"rule": alone, "target": target, **rates, "gap": gap})
     others = {}
     for side, of_side in rest.items():
@@ -132,9 +133,9 @@ def constrained(
     answers: Answers, rule: str, told: str, domain: str, places: Places
 ) -> dict[str, Any]:
     """All but one domain refused: by the rule and by telling the model."""
-    own = ("seen", domain)
-    outside = [place for place in places["seen"] if place != own]
-    spots = {"inside": [own], "outside": outside, "unseen": places["unseen"]}
+    inside = [("seen", domain)]
+    outside = [place for place in places["seen"] if place not in inside]
+    spots = {"inside": inside, "outside": outside, "unseen": places["unseen"]}
     return {
         "domain": domain,
         "rule": {spot: answers.rate(rule, of_spot) for spot, of_spot in spots.items()},
@@ -148,8 +149,8 @@ def distance(folder: Folder, answers: Answers, targets: Mapping[str, str]) -> di
     table, points = folder.read_json("distances.json"), []
     for rule, target in targets.items():
         for side, other in answers.places:
-            asked = (rule, (side, other)) in answers.refused
-            if asked and side != "harmful" and other != target:
+            there = (rule, (side, other)) in answers.refused
+            if there and side != "harmful" and other != target:
                 effect = answers.gap(rule, BASE, [(side, other)])["value"]
                 point = {"target": target, "other": other, "distance": table[target][other]}
                 points.append(point | {"effect": effect})

@@ -25,10 +25,10 @@ def ns(*cells: Cell) -> str:
     return " / ".join(NONE if cell is None else f"{cell['n']}" for cell in cells)
 
 
-def conditions(found: Mapping[str, Any]) -> Table:
+def conditions(points: Mapping[str, Any]) -> Table:
     """A row for each condition."""
     rows = []
-    for target, facts in found.items():
+    for target, facts in points.items():
         sign = ">" if facts["fires_when"] == "above" else "<="
         point = f"layer {facts['layer']} {sign} {facts['threshold']:.3g}"
         f1 = [f"{facts['f1']['tune']['value']:.3f}", interval(facts["f1"]["test"], False)]
@@ -38,7 +38,7 @@ def conditions(found: Mapping[str, Any]) -> Table:
     return Table(("", "fires at", "F1, tune", "F1, test", *fires, "n"), rows)
 
 
-def one(entries: Entries) -> Table:
+def against(entries: Entries) -> Table:
     """Each rule on its own category and on the others."""
     rows = []
     for entry in entries:
@@ -80,10 +80,10 @@ def constraining(entries: Entries) -> Table:
     return Table(("domain", "by", "refused in it", "outside it", "unseen", "n"), rows)
 
 
-def distance(found: Mapping[str, Any]) -> Table:
+def distance(effects: Mapping[str, Any]) -> Table:
     """The correlation of each experiment."""
     rows = []
-    for experiment, facts in found.items():
+    for experiment, facts in effects.items():
         cells, means = [NONE] * 3, NONE
         if r := facts["correlation"]:
             cells = [f"{r['r']:.2f}", ends(r["low"], r["high"], False), f"{r['rho']:.2f}"]
@@ -94,11 +94,11 @@ def distance(found: Mapping[str, Any]) -> Table:
     return Table(("rules", "n, points", *r), rows)
 
 
-def saturation(found: Mapping[str, Any]) -> Table:
+def saturation(examples: Mapping[str, Any]) -> Table:
     """A row for each number of examples: means over the draws, with the smallest and largest."""
     rows = []
-    for n in dict.fromkeys(point["n"] for point in found["points"]):
-        draws = [point for point in found["points"] if point["n"] == n]
+    for n in dict.fromkeys(point["n"] for point in examples["points"]):
+        draws = [point for point in examples["points"] if point["n"] == n]
         cells = []
         for key in ("f1", "harmful", "harmless", "seconds"):
             values = [point[key] for point in draws]
@@ -109,13 +109,13 @@ def saturation(found: Mapping[str, Any]) -> Table:
     return Table(("examples", *measured, "n, draws"), rows)
 
 
-def fits(found: Mapping[str, Any]) -> str:
+def fits(examples: Mapping[str, Any]) -> str:
     """The curves that were fitted to it."""
     said = []
     for what, key in (("F1", "f1"), ("harmful refused", "harmful")):
-        if fit := found["fits"][key]:
+        if fit := examples["fits"][key]:
             said.append(f"{what} = {fit['top']:.3f} - {fit['fall']:.3g} n^-{fit['rate']:.2f}")
-    if time := found["time"]:
+    if time := examples["time"]:
         reach = ends(1000 * time["low"], 1000 * time["high"], False)
         slope = f"{1000 * time['slope']:.2f} n / 1000 {reach}"
         said.append(f"seconds = {time['intercept']:.3f} + {slope}, R² {time['r2']:.3f}")

@@ -59,24 +59,24 @@ def variants(
     """What each experiment asks: its rules; beside those that answer, always answering; and each
     rule that works beside another, alone. A name that stands for a category and for a kind is the
     kind's where refusal is removed."""
-    asked = {
+    made = {
         "before": [UNSTEERED],
         "refusing": [Variant("always refuse", behaviours["refuse"])],
     }
     for experiment, sets in chosen.items():
         removes = experiment == "removing"
         conditions = {**categories, **kinds} if removes else {**kinds, **categories}
-        asked[experiment] = [
+        made[experiment] = [
             Variant("; ".join(texts), rules.program(texts, conditions, behaviours))
             for texts in sets
         ]
     beside = set(chain(*chosen["together"]))
-    singles = asked["adding"] + asked["removing"]
-    asked["together"] += [rule for rule in singles if rule.name in beside]
+    singles = made["adding"] + made["removing"]
+    made["together"] += [rule for rule in singles if rule.name in beside]
     for experiment in ("removing", "answering"):
-        if asked[experiment]:
-            asked[experiment].append(Variant("always comply", behaviours["comply"]))
-    return asked
+        if made[experiment]:
+            made[experiment].append(Variant("always comply", behaviours["comply"]))
+    return made
 
 
 def told(run: Run, domain: str) -> Run:

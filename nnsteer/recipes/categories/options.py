@@ -89,10 +89,10 @@ def texts(config: Config) -> Texts:
 
 def searches(config: Config, layers: int) -> tuple[Search, Search]:
     """Among what is chosen where refusal is added, and where it is taken away."""
-    known = [parse_known(text)[1].layer for text in config.points]
-    check_layers(known, layers)
+    layers_of_points = [parse_known(text)[1].layer for text in config.points]
+    check_layers(layers_of_points, layers)
     adding = refusal.options.search(config, layers)
-    read_at = tuple(sorted({*adding.condition_layers, *known}))
+    read_at = tuple(sorted({*adding.condition_layers, *layers_of_points}))
     steered = config.removal_layers or config.layers
     strength = config.removal_strength or config.strength
     away = replace(config, layers=steered, strength=strength)
