@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from nnsteer import fit
 from nnsteer.fit.threshold import quality
@@ -18,15 +17,12 @@ from nnsteer.program.site import Place
 from nnsteer.program.span import PROMPT, Reading
 from nnsteer.progress import Watch
 from nnsteer.recipes.published import bare, record_with_pads
-from nnsteer.recipes.refusal.options import SPANS, Doses
+from nnsteer.recipes.refusal.options import SPANS, Config, Doses
 from nnsteer.study.cells import Variant
 from nnsteer.study.choose import Dose
 from nnsteer.study.run import Run
 from nnsteer.texts.contrast import ContrastSet
 from nnsteer.texts.refusal import Requests
-
-Config = Any
-"""A categories run's."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def compare_habits(
             condition = ~condition
         qualities = {}
         for split, scores in run.folder.read_json(f"{file}.json")["scores"].items():
-            fired = ([condition.holds(score) for score in side] for side in scores.values())
+            fired = (list(map(condition.holds, side)) for side in scores.values())
             qualities[split] = asdict(quality(*fired))
         facts[name] = {"condition": str(condition), "quality": qualities}
         steer = skewed if habits.skew else doses.programs[dose]

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
@@ -20,7 +19,7 @@ from nnsteer.program.files import load_directions
 from nnsteer.recipes import refusal
 from nnsteer.recipes.categories.points import Comparison, parse_known
 from nnsteer.recipes.refusal import Config as RefusalConfig
-from nnsteer.recipes.refusal.options import SPANS, Search, model
+from nnsteer.recipes.refusal.options import SPANS, Config, Search, model
 from nnsteer.recipes.refusal.plan import or_why_not, show_plan
 from nnsteer.study.choose import Dose
 from nnsteer.study.run import Run
@@ -29,8 +28,6 @@ from nnsteer.texts.refusal import Requests, Split
 from nnsteer.texts.sets import PromptSet
 
 __all__ = ["RefusalConfig", "model", "show_plan"]
-Config = Any
-"""A categories run's."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +18,12 @@ from nnsteer.program.direction import Directions
 from nnsteer.program.names import Side
 from nnsteer.program.site import Site
 from nnsteer.progress import bar
+from nnsteer.recipes.refusal.options import Config
 from nnsteer.study.run import Run
 from nnsteer.texts.categories import Groups, one_against_rest
 from nnsteer.texts.contrast import ContrastSet
 from nnsteer.texts.source import SPLITS
 
-Config = Any
-"""A categories run's."""
 Scores = Mapping[tuple[str, str], Tensor]
 """[candidate, prompt], by split and group."""
 
@@ -64,7 +63,7 @@ def find(
             for target, by_site in directions.items()
         }
         points = {}
-        for target, scores in score_all(run, name, of, free).items() if free else ():
+        for target, scores in score_all(run, name, of, free).items():
             points[target] = point(config, of, target, free[target], scores)
         run.folder.write_json(f"{name}.json", points)
     conditions = {}
@@ -78,18 +77,20 @@ def score_all(
     run: Run, name: str, of: Comparison, free: Mapping[str, Sequence[Condition]]
 ) -> dict[str, Scores]:
     """What each target's candidates score, in one pass over the prompts."""
+    if not free:
+        return {}
     groups = {**of.groups, **of.unseen}
-    places = product(SPLITS, groups)
-    prompts = {(split, group): getattr(groups[group], split) for split, group in places}
-    texts = [prompt.text for of_place in prompts.values() for prompt in of_place]
+    places = list(product(SPLITS, groups))
+    prompts = [getattr(groups[group], split) for split, group in places]
+    texts = [prompt.text for of_place in prompts for prompt in of_place]
     candidates = [candidate for of_target in free.values() for candidate in of_target]
     with bar(f"scoring {name}", len(texts)) as watch:
         scores = run.runner.scores(texts, candidates, watch)
-    widths = list(map(len, prompts.values()))
-    heights = list(map(len, free.values()))
+    by_target = zip(free, scores.split(list(map(len, free.values()))), strict=True)
+    widths = list(map(len, prompts))
     return {
-        target: dict(zip(prompts, of_target.split(widths, dim=1), strict=True))
-        for target, of_target in zip(free, scores.split(heights), strict=True)
+        target: dict(zip(places, of_target.split(widths, dim=1), strict=True))
+        for target, of_target in by_target
     }
 
 

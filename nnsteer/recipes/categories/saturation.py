@@ -6,20 +6,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 from time import perf_counter
-from typing import Any
 
 from nnsteer.fit.threshold import quality
 from nnsteer.program.site import Place
 from nnsteer.program.span import PROMPT
 from nnsteer.progress import bar
+from nnsteer.recipes.refusal.options import Config
 from nnsteer.study.run import Run
 from nnsteer.texts.contrast import ContrastSet, of_prompts
 from nnsteer.texts.refusal import Requests
 
 SMALLEST = 8
 REPEATS = 3  # draws of each number of examples
-Config = Any
-"""A categories run's."""
 
 
 def saturate(run: Run, config: Config, requests: Requests, sites: Sequence[Place]) -> None:
