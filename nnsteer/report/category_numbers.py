@@ -81,16 +81,14 @@ def conditions(points: Mapping[str, dict]) -> dict[str, dict]:
 def condition(target: str, point: dict) -> dict[str, Any]:
     """One of them."""
     threshold, side, others = point["threshold"], point["fires_when"], point["others"]
-    fired = {
-        split: {
-            group: [fires(score, threshold, side) for score in of] for group, of in scores.items()
-        }
-        for split, scores in point["scores"].items()
-    }
+    fired: dict[str, dict[str, list[bool]]] = {}
+    for split, groups in point["scores"].items():
+        fired[split] = {g: [fires(x, threshold, side) for x in groups[g]] for g in groups}
 
     def pooled(split: str, groups: Iterable[str]) -> list[bool]:
         return [verdict for group in groups for verdict in fired[split][group]]
 
+    f1 = {split: balanced_f1(pooled(split, [target]), pooled(split, others)) for split in fired}
     unseen = [group for group in fired["test"] if group not in (target, *others)]
     rates: dict[str, dict | None] = {"unseen": None}
     for name, groups in (("own", [target]), ("others", others), ("unseen", unseen)):
@@ -100,9 +98,7 @@ def condition(target: str, point: dict) -> dict[str, Any]:
         "layer": point["site"]["layer"],
         "threshold": threshold,
         "fires_when": side,
-        "f1": {
-            split: balanced_f1(pooled(split, [target]), pooled(split, others)) for split in fired
-        },
+        "f1": f1,
         **rates,
         "by_category": {group: fmean(verdicts) for group, verdicts in fired["test"].items()},
     }
