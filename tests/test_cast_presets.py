@@ -15,10 +15,12 @@ from nnsteer.folder import Folder
 from nnsteer.program.files import load_programs
 from nnsteer.program.site import Site, block_outs
 from nnsteer.program.span import GENERATED, PROMPT
-from nnsteer.recipes import plan, refusal
+from nnsteer.recipes import refusal
 from nnsteer.recipes.categories import Config as CategoriesConfig
 from nnsteer.recipes.categories import main as categories_main
-from nnsteer.recipes.published import BATCH, bare, fitted, record_with_pads
+from nnsteer.recipes.published import BATCH, bare, directions, record_with_pads
+from nnsteer.recipes.refusal import plan
+from nnsteer.study.run import Run
 from nnsteer.texts.contrast import ContrastSet, Text, of_prompts
 from nnsteer.texts.source import load_openers, load_prompts
 
@@ -135,7 +137,8 @@ def test_pads_are_pooled_only_where_there_are_some(runner):
 
 def test_published_directions_have_length_one_and_lie_before_their_blocks(runner, tmp_path):
     pairs = of_prompts(HARMFUL, HARMLESS)
-    found = fitted(Folder(tmp_path), "it", runner, pairs, block_outs([1, 2]), PROMPT, "pca_pairwise")
+    run = Run(Folder(tmp_path), runner)
+    found = run.fit("it", pairs, block_outs([1, 2]), PROMPT, "pca_pairwise", directions)
     assert set(found) == {Site(1, "block_in"), Site(2, "block_in")}
     assert all(direction.vector.norm().item() == pytest.approx(1) for direction in found.values())
     short, long = len(bare(runner).chat.prompt_ids("Hi")), len(runner.chat.prompt_ids("Hi"))

@@ -11,21 +11,26 @@ import pytest
 
 from nnsteer.cli import report
 from nnsteer.errors import UserError
+from nnsteer.folder import Folder
+from nnsteer.measure import is_refused
 from nnsteer.measure.kinds import OfAnswers
 from nnsteer.model.runner import Runner
+from nnsteer.program.condition import Condition
 from nnsteer.program.files import load_programs
-from nnsteer.program.program import Program
-from nnsteer.recipes import refusal
+from nnsteer.program.program import Program, add
 from nnsteer.recipes.categories import Config, main
-from nnsteer.recipes.categories.experiments import experiments
+from nnsteer.recipes.categories.experiments import experiments, variants
 from nnsteer.recipes.categories.points import Known, parse_known
 from nnsteer.recipes.categories.saturation import sizes
+from nnsteer.recipes.refusal import options
+from nnsteer.study.rows import read_rows
 from nnsteer.texts.categories import load_categories, one_against_rest
 from nnsteer.texts.source import Prompt, Splits
 
 from conftest import HARMFUL, HARMLESS
 
 SEEN, UNSEEN = ("base", "legal", "hate", "health"), ("gambling",)
+TESTED = ("seen test", "unseen test", "refused test")
 SPLITS = ("fit", "fit", "fit", "tune", "tune", "test", "test")
 MATTERS = {"base": "bread", "legal": "a will", "hate": "joggers", "health": "a fever", "gambling": "roulette"}
 
@@ -36,7 +41,7 @@ def toy_measure(config, requests):
     def values(answers):
         return [float("bank" in a.prompt.text or "passport" in a.prompt.text or a.text[:1] in "aeiou") for a in answers]
 
-    return OfAnswers("toy", "", True, values)
+    return OfAnswers("refusal", "toy", True, values)
 
 
 def category_rows():
@@ -65,7 +70,7 @@ def config(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refusal, "measure", toy_measure)
+        patch.setattr(options, "refusal", toy_measure)
         main(config)
     return config.out
 
@@ -74,8 +79,14 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def ruled(done):
+    """The answers to the test prompts, but for those of the model that is told in words."""
+    rows = read_rows(Folder(done), TESTED)
+    return [row for row in rows if not row.variant.startswith("told: ")]
+
+
 def by_variant(done):
-    return {(row["variant"], row["side"], row["prompt"]): row["completion"] for row in lines(done / "rows.jsonl")}
+    return {(row.variant, row.set, row.prompt): row.completion for row in ruled(done)}
 
 
 def verdicts(done, name):
@@ -98,10 +109,12 @@ def verdicts(done, name):
 def test_the_folder_holds_everything(done):
     names = {p.name for p in done.iterdir()}
     tables = {"config.json", "summary.json", "seconds.json", "experiments.json", "categories.json", "kinds.json", "removal.json",
-              "distances.json", "published.json"}  # fmt: skip
-    rows = {"rows.jsonl", "removal_rows.jsonl", "prompting.jsonl", "published.jsonl", "saturation.jsonl"}
+              "distances.json", "published.json", "variants.json"}  # fmt: skip
+    rows = {"rows.jsonl", "completions.jsonl", "saturation.jsonl"}
     tensors = {f"categories_{name}.safetensors" for name in SEEN} | {"programs.safetensors"}
     assert tables | rows | tensors | {"report.html", "refusal", "figures"} <= names
+    searched, published = {"harmful tune", "seen tune", "refused tune"}, {"harmful test", "harmless test"}
+    assert {row["set"] for row in lines(done / "completions.jsonl")} == {*searched, *TESTED, *published}
     figures = {p.stem for p in (done / "figures").glob("*.png")}
     assert {"conditions", "scores", "adding", "either", "removing-harmful", "constraining", "prompting", "time"} <= figures
 
@@ -110,8 +123,9 @@ def test_what_is_refused_before_steering_decides_what_is_removed(done):
     chosen = json.loads((done / "experiments.json").read_text())
     assert {"if banks then comply", "if passports then comply"} <= {rule for (rule,) in chosen["removing"]}
     assert chosen["constraining"] == [[f"if not {domain} then refuse"] for domain in SEEN[1:]]
-    asked = {row["kind"] for row in lines(done / "rows.jsonl") if row["side"] == "harmful"}
-    assert {"banks", "passports"} <= asked
+    assert {"banks", "passports"} <= {row.kind for row in ruled(done) if row.set == "refused test"}
+    tried = {row.kind for row in read_rows(Folder(done), {"refused tune"})}
+    assert tried and tried <= {rule.split()[1] for name in ("removing", "answering") for (rule,) in chosen[name]}
 
 
 def test_each_rule_steers_the_prompts_that_it_names_and_no_other(done):
@@ -123,16 +137,18 @@ def test_each_rule_steers_the_prompts_that_it_names_and_no_other(done):
     }
     asked = 0
     for rule, holds in rules.items():
-        for (variant, side, prompt), completion in text.items():
-            if variant == rule and side in ("seen", "unseen"):
+        for (variant, prompts, prompt), completion in text.items():
+            if variant == rule and prompts in ("seen test", "unseen test"):
                 asked += 1
-                assert completion == text["always refuse" if holds(prompt) else "not steered", side, prompt]
+                assert completion == text["always refuse" if holds(prompt) else "not steered", prompts, prompt]
     assert asked == 2 * 4 + 2 * 4 + 2 * 5
 
 
 def test_the_unseen_category_is_only_tested_on(done):
-    sides = {row["kind"]: row["side"] for row in lines(done / "rows.jsonl") if row["side"] != "harmful"}
-    assert sides == {"base": "seen", "legal": "seen", "hate": "seen", "health": "seen", "gambling": "unseen"}
+    sets = {row.kind: row.set for row in ruled(done) if row.set != "refused test"}
+    assert sets == dict.fromkeys(SEEN, "seen test") | {"gambling": "unseen test"}
+    asked = {row.set for row in read_rows(Folder(done)) if row.kind == "gambling"}
+    assert asked == {"unseen test"}
     assert "gambling" not in json.loads((done / "categories.json").read_text())
 
 
@@ -145,9 +161,9 @@ def test_a_known_point_is_taken_as_it_is(done):
 
 
 def test_saved_programs_repeat_the_rows(done):
-    programs, rows = load_programs(done / "programs.safetensors"), lines(done / "rows.jsonl")
+    programs = load_programs(done / "programs.safetensors")
     assert programs["not steered"] == Program()
-    assert {row["variant"] for row in rows} == {*programs, "random direction"}
+    assert {row.variant for row in ruled(done)} == {*programs, "random direction"}
     name = next(name for name in programs if "and not" in name)
     kind = name.split()[-3]
     assert name == f"if health and not {kind} then refuse; if {kind} then comply"
@@ -159,18 +175,22 @@ def test_saved_programs_repeat_the_rows(done):
 
 
 def test_summary_and_rows_agree(done):
-    rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
+    rows, summary = ruled(done), json.loads((done / "summary.json").read_text())
     for entry in summary["constraining"]:
-        own = [
-            r["refused"] for r in rows if r["variant"] == f"if not {entry['domain']} then refuse" and r["kind"] == entry["domain"]
-        ]
+        rule = f"if not {entry['domain']} then refuse"
+        own = [is_refused(row) for row in rows if (row.variant, row.kind) == (rule, entry["domain"])]
         assert entry["rule"]["inside"]["n"] == len(own) == 2
         assert entry["rule"]["inside"]["value"] == sum(own) / 2
         assert entry["rule"]["unseen"]["n"] == 2 and entry["rule"]["outside"]["n"] == 6
-    refused = {(r["variant"], r["side"], r["prompt"]): r["refused"] for r in lines(done / "refusal" / "rows.jsonl")}
+        told = read_rows(Folder(done), {"seen test"})
+        words = [is_refused(row) for row in told if (row.variant, row.kind) == (f"told: only {entry['domain']}", entry["domain"])]
+        assert entry["told"]["inside"]["n"] == len(words) == 2
+        assert entry["told"]["inside"]["value"] == sum(words) / 2
+    refusals = read_rows(Folder(done / "refusal"), {"harmful test"})
+    refused = {(row.variant, row.prompt): is_refused(row) for row in refusals}
     for point, row in zip(summary["saturation"]["points"], lines(done / "saturation.jsonl"), strict=True):
         mixed = [
-            refused["unconditional" if fired else "baseline", "harmful", prompt]
+            refused["unconditional" if fired else "baseline", prompt]
             for prompt, fired in row["fired"]["harmful"].items()
         ]
         assert len(mixed) == 6 and point["harmful"] == pytest.approx(sum(mixed) / len(mixed))
@@ -184,7 +204,7 @@ def test_the_page_stands_alone_and_holds_every_section(done):
         "answering-one-domain-alone", "effect-and-distance", "saturation", "what-the-published-habits-cost",
     ):  # fmt: skip
         assert f'<h2 id="{section}">' in page
-    assert page.count("<tr data-kind") == len({(row["side"], row["prompt"]) for row in lines(done / "rows.jsonl")})
+    assert page.count("<tr data-kind") == len({(row.set, row.prompt) for row in read_rows(Folder(done), TESTED)})
 
 
 def test_the_page_can_be_written_again_from_the_folder(done, capsys):
@@ -197,18 +217,29 @@ def test_the_page_can_be_written_again_from_the_folder(done, capsys):
 def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
-    before = lines(out / "rows.jsonl")
-    cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
-    (out / "rows.jsonl").write_bytes(b"".join(cut[:60]) + cut[60][:25])
+    before = lines(out / "completions.jsonl")
+    cut = (out / "completions.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "completions.jsonl").write_bytes(b"".join(cut[:60]) + cut[60][:25])
     asked = []
     generate = Runner.generate
-    monkeypatch.setattr(Runner, "generate", lambda self, prompts, *a: asked.extend(prompts) or generate(self, prompts, *a))
+
+    def counted(self, prompts, *rest, **options):
+        asked.extend(prompts)
+        return generate(self, prompts, *rest, **options)
+
+    monkeypatch.setattr(Runner, "generate", counted)
     monkeypatch.setattr(Runner, "record", None)
-    monkeypatch.setattr(refusal, "measure", toy_measure)
+    monkeypatch.setattr(options, "refusal", toy_measure)
     main(replace(config, out=out))
-    assert len(asked) == len(cut) - 60
-    rows = {(row["variant"], row["side"], row["prompt"]): row["completion"] for row in before}
-    assert by_variant(out) == rows and len(lines(out / "rows.jsonl")) == len(before)
+    lost = {line["key"] for line in before[60:]} - {line["key"] for line in before[:60]}
+    assert len(lost) > 60 and len(asked) == len(lost)  # each answer once, wherever it stands
+
+    def placed(rows):
+        return {(row["variant"], row["set"], row["kind"], row["prompt"]): row["completion"] for row in rows}
+
+    after = lines(out / "completions.jsonl")
+    assert placed(after) == placed(before) and len(after) == len(before)
+    assert lines(out / "rows.jsonl") == lines(done / "rows.jsonl")
 
 
 def test_each_category_is_repeated_against_every_other():
@@ -257,6 +288,18 @@ def test_sets_of_rules_follow_from_the_names():
         ("if hate then refuse", "if drugs then comply"),
         ("if hate and not drugs then refuse", "if drugs then comply"),
     ]
+
+
+def test_a_name_of_a_category_and_a_kind_is_the_kinds_where_refusal_is_removed_from_harmful_prompts(directions):
+    base, category, kind, drugs = (Condition(directions[1], threshold) for threshold in (0.1, 0.2, 0.3, 0.4))
+    behaviours = {"refuse": add(directions[2], 1.0), "comply": add(directions[2], -1.0)}
+    chosen = experiments(("base", "hate"), ["hate", "drugs"], ["hate"])
+    made = variants(chosen, {"base": base, "hate": category}, {"hate": kind, "drugs": drugs}, behaviours)
+    (removing, *_), (answering, *_) = made["removing"], made["answering"]
+    assert removing.name == answering.name == "if hate then comply"
+    assert removing.programs.conditions == (kind,) and answering.programs.conditions == (category,)
+    assert [v.name for v in made["together"][-2:]] == ["if hate then refuse", "if drugs then comply"]  # each alone
+    assert made["together"][-2].programs.conditions == (category,)
 
 
 def test_examples_are_doubled_up_to_all():

@@ -31,48 +31,61 @@ def directions(
     method: Method,
     watch: Watch = ignore,
 ) -> Directions:
-    """A direction per site as CAST's library has it: of length 1, read without the answer's header and
-    with the pads, and moved one layer ahead, to what enters the block that it was read behind."""
+    """A direction per site as CAST's library has it: of length 1, read without the answer's header
+    and with the pads, and moved one layer ahead, to what enters the block that it was read
+    behind."""
     read = record_with_pads(bare(runner), contrast, sites, span, watch)
     aligned = cast_skew(fit.method_named(method)(read))
     return as_directions([direction.unit() for direction in aligned.values()])
 
 
 def bare(runner: Runner) -> Runner:
-    """The runner that reads texts without the template's header of the answer, as the library does; when it checks a condition,
-    the header is there."""
+    """The runner that reads texts without the template's header of the answer, as the library does;
+    when it checks a condition, the header is there."""
     return replace(runner, chat=replace(runner.chat, generation_prompt=False))
 
 
 def record_with_pads(
-    runner: Runner, contrast: ContrastSet, sites: Sequence[Place], span: Reading, watch: Watch = ignore
+    runner: Runner,
+    contrast: ContrastSet,
+    sites: Sequence[Place],
+    span: Reading,
+    watch: Watch = ignore,
 ) -> Activations:
-    """Mean states as the library takes them: positive and negative texts in turn, 32 at a time, padded with token 0 on the
-    tokenizer's own side, the mean over every column of the batch; where responses are read, over as many last columns as the
-    first response has tokens. Raises UserError on a server, where the library's way is not to be had."""
+    """Mean states as the library takes them: positive and negative texts in turn, 32 at a time,
+    padded with token 0 on the tokenizer's own side, the mean over every column of the batch; where
+    responses are read, over as many last columns as the first response has tokens. Raises UserError
+    on a server, where the library's way is not to be had."""
     if runner.remote not in (None, "local"):
-        raise UserError("as published: pads are pooled by a model that is here; leave --remote or --as-published out")
-    texts = [text for pair in zip(contrast.positive, contrast.negative, strict=True) for text in pair]
-    pairs = runner.chat.rows(texts)
-    last = 0 if span == PROMPT else len(pairs[0][1])
+        raise UserError(
+            "as published: pads are pooled by a model that is here; "
+            "leave --remote or --as-published out"
+        )
+    pairs = zip(contrast.positive, contrast.negative, strict=True)
+    texts = runner.chat.rows([text for pair in pairs for text in pair])
+    last = 0 if span == PROMPT else len(texts[0][1])
     means: dict[Place, list[Tensor]] = {site: [] for site in sites}
     norms: dict[Place, list[Tensor]] = {site: [] for site in sites}
-    for start in range(0, len(pairs), BATCH):
-        rows = [[*prompt, *response] for prompt, response in pairs[start : start + BATCH]]
-        ids, mask = (t.to(runner.hf.device) for t in padded(rows, runner.chat.tokenizer.padding_side == "left"))
+    for start in range(0, len(texts), BATCH):
+        rows = [[*prompt, *response] for prompt, response in texts[start : start + BATCH]]
+        ids, mask = padded(rows, runner.chat.tokenizer.padding_side == "left")
         with torch.no_grad():
-            out = runner.hf(ids, attention_mask=mask, output_hidden_states=True)
+            out = runner.hf(
+                ids.to(runner.hf.device),
+                attention_mask=mask.to(runner.hf.device),
+                output_hidden_states=True,
+            )
         for site in sites:
             states = out.hidden_states[site.layer + 1][:, -last:].float().cpu()  # all for 0
             means[site].append(states.mean(1))
             norms[site].append(states.norm(dim=-1).mean(1))
         watch(len(rows))
-    every = {site: torch.cat(found) for site, found in means.items()}
-    lengths = {site: torch.cat(found) for site, found in norms.items()}
+    every = {site: torch.cat(batches) for site, batches in means.items()}
+    lengths = {site: torch.cat(batches) for site, batches in norms.items()}
     return Activations(
-        positive={site: found[::2] for site, found in every.items()},
-        negative={site: found[1::2] for site, found in every.items()},
-        norms={site: (found[::2], found[1::2]) for site, found in lengths.items()},
+        positive={site: rows[::2] for site, rows in every.items()},
+        negative={site: rows[1::2] for site, rows in every.items()},
+        norms={site: (rows[::2], rows[1::2]) for site, rows in lengths.items()},
         span=span,
         model=runner.model,
         data=contrast.fingerprint(),
@@ -82,8 +95,10 @@ def record_with_pads(
 def padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, [row, token]."""
     width = max(map(len, rows))
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        own = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, own], mask[i, own] = torch.tensor(row), 1
+        start = width - len(row) if left else 0
+        ids[i, start : start + len(row)] = torch.tensor(row)
+        mask[i, start : start + len(row)] = 1
     return ids, mask

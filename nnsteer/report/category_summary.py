@@ -8,186 +8,189 @@ from statistics import fmean
 from typing import Any
 
 from nnsteer.folder import Folder
-from nnsteer.measure.answers import KEY
-from nnsteer.report.category_numbers import Answers, Place, conditions, correlation, line, plateau, read_answers
+from nnsteer.measure.refusal import is_refused
+from nnsteer.report.category_numbers import (
+    Answers,
+    Place,
+    conditions,
+    correlation,
+    line,
+    plateau,
+    read_answers,
+)
+from nnsteer.study.rows import read_rows
 from nnsteer.texts.refusal import SIDES
 
 BASE, REFUSE, COMPLY, RANDOM = "not steered", "always refuse", "always comply", "random direction"
-Rules = Sequence[Sequence[str]]
-Cell = dict[str, Any] | None
+SETS = {"seen test": "seen", "unseen test": "unseen", "refused test": "harmful"}
+REQUESTS = {f"{side} test": side for side in SIDES}
+Places = Mapping[str, Sequence[Place]]
+"""By set."""
 
 
 def summarise(folder: Folder) -> dict[str, Any]:
     """Every number of the page."""
-    steered, told = read_answers(folder, "rows.jsonl"), read_answers(folder, "prompting.jsonl")
-    rules = folder.read_json("experiments.json")
-    points, kinds = folder.read_json("categories.json"), folder.read_json("kinds.json")
-    places = {side: [place for place in steered.places if place[0] == side] for side in ("seen", "unseen", "harmful")}
-    domains = list(points)[1:]  # the first is the ordinary category
-    constraining = constrain(steered, told, rules["constraining"], domains, places)
+    points, answers = folder.read_json("categories.json"), read_answers(folder, SETS)
+    places = {side: [p for p in answers.places if p[0] == side] for side in SETS.values()}
+    rules = {
+        experiment: ["; ".join(texts) for texts in sets]
+        for experiment, sets in folder.read_json("experiments.json").items()
+    }
+    told = {axes["domain"]: name for name, axes in folder.read_json("variants.json").items()}
+    rates = {variant: by_place(answers, variant) for variant, _ in answers.refused}
+    of_told = {variant: rates.pop(variant) for variant in told.values()}
+    adding = dict(zip(rules["adding"], points, strict=True))
+    constraining = dict(zip(rules["constraining"], told, strict=True))
+    answering = [(rule, "harmful") for rule in rules["removing"]]
+    answering += [(rule, "seen") for rule in rules["answering"]]
+    pairs = zip(rules["either"], pairwise(told), strict=True)
     return {
         "conditions": conditions(points),
-        "kinds": conditions(kinds),
-        "rates": {variant: rates(steered, variant) for variant in dict.fromkeys(variant for variant, _ in steered.refused)},
-        "told": {variant: rates(told, variant) for variant in dict.fromkeys(variant for variant, _ in told.refused)},
-        "adding": [one_against_others(steered, name(r), ("seen", c), places["seen"]) for r, c in paired(rules["adding"], points)],
+        "kinds": conditions(folder.read_json("kinds.json")),
+        "rates": rates,
+        "told": of_told,
+        "adding": [against(answers, rule, ("seen", on), places) for rule, on in adding.items()],
         "removing": [
-            one_against_others(steered, name(rule), (side, rule[0].split()[1]), places[side])
-            for experiment, side in (("removing", "harmful"), ("answering", "seen"))
-            for rule in rules.get(experiment, [])
+            against(answers, rule, (side, about(rule)), places) for rule, side in answering
         ],
-        "either": [
-            either(steered, name(r), two, places["seen"]) for r, two in zip(rules["either"], pairwise(domains), strict=True)
+        "either": [either(answers, rule, targets, places["seen"]) for rule, targets in pairs],
+        "together": [together(answers, both, list(points), places) for both in rules["together"]],
+        "constraining": [
+            constrained(answers, rule, told[domain], domain, places)
+            for rule, domain in constraining.items()
         ],
-        "together": [together(steered, r, list(points), places) for r in rules["together"]],
-        "constraining": constraining,
-        "distance": distance(folder, steered, rules, list(points)),
+        "distance": {
+            "adding": distance(folder, answers, adding),
+            "constraining": distance(folder, answers, constraining),
+        },
         "saturation": saturation(folder),
         "published": published(folder) if folder.has("published.json") else [],
         "seconds": folder.read_json("seconds.json"),
     }
 
 
-def name(rules: Sequence[str]) -> str:
-    """The variant of some rules."""
-    return "; ".join(rules)
-
-
-def paired(rules: Rules, names: Mapping[str, object]) -> list[tuple[Sequence[str], str]]:
-    """Each rule with the category that it is about."""
-    return list(zip(rules, names, strict=False))
-
-
-def rates(answers: Answers, variant: str) -> dict[str, dict[str, Cell]]:
-    """The refused share of every category and kind, by set."""
-    found: dict[str, dict[str, Cell]] = {}
+def by_place(answers: Answers, variant: str) -> dict[str, dict[str, Any]]:
+    """The refused share of every category and kind that a variant was asked about, by set."""
+    rates: dict[str, dict[str, Any]] = {}
     for side, kind in answers.places:
-        if (variant, (side, kind)) in answers.refused:
-            found.setdefault(side, {})[kind] = answers.rate(variant, [(side, kind)])
-    return found
+        if rate := answers.rate(variant, [(side, kind)]):
+            rates.setdefault(side, {})[kind] = rate
+    return rates
 
 
-def one_against_others(answers: Answers, variant: str, own: Place, every: Sequence[Place]) -> dict[str, Any]:
+def about(rule: str) -> str:
+    """The category or kind that a rule is about: `if drugs and not hate then refuse`."""
+    return rule.split()[1]
+
+
+def against(answers: Answers, rule: str, place: Place, places: Places) -> dict[str, Any]:
     """A rule on its own category and on the others, beside the unsteered model."""
-    others = [place for place in every if place != own]
+    side, target = place
+    others = [other for other in places[side] if other != place]
     return {
-        "rule": variant, "target": own[1],
-        "own": answers.rate(variant, [own]), "own_before": answers.rate(BASE, [own]),
-        "others": answers.rate(variant, others), "others_before": answers.rate(BASE, others),
-    }  # fmt: skip
+        "rule": rule,
+        "target": target,
+        **answers.rates({"own": rule, "own_before": BASE}, [place]),
+        **answers.rates({"others": rule, "others_before": BASE}, others),
+    }
 
 
-def either(answers: Answers, variant: str, targets: Sequence[str], every: Sequence[Place]) -> dict[str, Any]:
+def either(
+    answers: Answers, rule: str, targets: Sequence[str], every: Sequence[Place]
+) -> dict[str, Any]:
     """A rule over two categories, on each beside that category's own rule; and on the others."""
-    parts = [
-        {
-            "target": target,
-            "both": answers.rate(variant, [("seen", target)]),
-            "alone": answers.rate(f"if {target} then refuse", [("seen", target)]),
-            "gap": answers.gap(variant, f"if {target} then refuse", [("seen", target)]),
-        }
-        for target in targets
-    ]
-    return {"rule": variant, "parts": parts, "others": answers.rate(variant, [p for p in every if p[1] not in targets])}
+    parts = []
+    for target in targets:
+        alone, place = f"if {target} then refuse", [("seen", target)]
+        rates = answers.rates({"both": rule, "alone": alone}, place)
+        parts.append({"target": target, **rates, "gap": answers.gap(rule, alone, place)})
+    others = [place for place in every if place[1] not in targets]
+    return {"rule": rule, "parts": parts, "others": answers.rate(rule, others)}
 
 
 def together(
-    answers: Answers, rules: Sequence[str], categories: Sequence[str], places: Mapping[str, Sequence[Place]]
+    answers: Answers, both: str, categories: Sequence[str], places: Places
 ) -> dict[str, Any]:
-    """Two rules at once: each on its own prompts beside that rule alone, and both on all other prompts."""
-    both, parts, targets = name(rules), [], []
-    for text in rules:
-        target, behaviour = text.split()[1], text.split()[-1]
-        rule = f"if {target} then {behaviour}"
-        own = ("seen" if target in categories else "harmful", target)
-        targets.append(own)
-        shares = {what: answers.rate(variant, [own]) for what, variant in (("before", BASE), ("alone", rule), ("both", both))}
-        parts.append({"rule": rule, "target": target, **shares, "gap": answers.gap(both, rule, [own])})
-    rest = {side: [place for place in places[side] if place not in targets] for side in ("seen", "harmful")}
-    others = {
-        side: {"before": answers.rate(BASE, own), "both": answers.rate(both, own), "gap": answers.gap(both, BASE, own)}
-        for side, own in rest.items()
-    }
+    """Two rules at once: each on its own prompts beside that rule alone, and both on all other
+    prompts."""
+    parts, rest = [], {side: list(places[side]) for side in ("seen", "harmful")}
+    for rule in both.split("; "):
+        target = about(rule)
+        side = "seen" if target in categories else "harmful"
+        rest[side].remove((side, target))
+        alone = f"if {target} then {rule.split()[-1]}"
+        rates = answers.rates({"before": BASE, "alone": alone, "both": both}, [(side, target)])
+        gap = answers.gap(both, alone, [(side, target)])
+        parts.append({"rule": alone, "target": target, **rates, "gap": gap})
+    others = {}
+    for side, of_side in rest.items():
+        rates = answers.rates({"before": BASE, "both": both}, of_side)
+        others[side] = {**rates, "gap": answers.gap(both, BASE, of_side)}
     return {"rule": both, "parts": parts, "others": others}
 
 
-def constrain(
-    steered: Answers, told: Answers, rules: Rules, domains: Sequence[str], places: Mapping[str, Sequence[Place]]
-) -> list[dict[str, Any]]:
+def constrained(
+    answers: Answers, rule: str, told: str, domain: str, places: Places
+) -> dict[str, Any]:
     """All but one domain refused: by the rule and by telling the model."""
-    found = []
-    for rule, domain in zip(rules, domains, strict=True):
-        others = [place for place in places["seen"] if place[1] != domain]
-        spots = {"inside": [("seen", domain)], "outside": others, "unseen": places["unseen"]}
-        found.append(
-            {
-                "domain": domain,
-                "rule": {spot: steered.rate(name(rule), own) for spot, own in spots.items()},
-                "told": {spot: told.rate(f"told: only {domain}", own) for spot, own in spots.items()},
-            }
-        )
-    return found
+    inside = [("seen", domain)]
+    outside = [place for place in places["seen"] if place not in inside]
+    spots = {"inside": inside, "outside": outside, "unseen": places["unseen"]}
+    return {
+        "domain": domain,
+        "rule": {spot: answers.rate(rule, of_spot) for spot, of_spot in spots.items()},
+        "told": {spot: answers.rate(told, of_spot) for spot, of_spot in spots.items()},
+    }
 
 
-def distance(folder: Folder, answers: Answers, rules: Mapping[str, Rules], categories: Sequence[str]) -> dict[str, Any]:
-    """For every rule and every category that it is not about: how far that is, and how much more of it is refused."""
-    table = folder.read_json("distances.json")
-    about = {"adding": list(categories), "constraining": list(categories)[1:]}
-    found: dict[str, Any] = {}
-    for experiment, targets in about.items():
-        points = []
-        for rule, target in zip(rules[experiment], targets, strict=True):
-            for place in answers.places:
-                asked = (name(rule), place) in answers.refused and place[0] in ("seen", "unseen")
-                if asked and place[1] != target:
-                    effect = answers.gap(name(rule), BASE, [place])["value"]
-                    points.append({"target": target, "other": place[1], "distance": table[target][place[1]], "effect": effect})
-        means = {target: averages([point for point in points if point["target"] == target]) for target in targets}
-        found[experiment] = {
-            "points": points, "correlation": correlation(*over(points)),
-            "means": means, "of_means": correlation(*over(list(means.values()))),
-        }  # fmt: skip
-    return found
+def distance(folder: Folder, answers: Answers, targets: Mapping[str, str]) -> dict[str, Any]:
+    """For every rule and every category that it is not about: how far that is, and how much more of
+    it is refused. `targets` has the category of each rule."""
+    table, points = folder.read_json("distances.json"), []
+    for rule, target in targets.items():
+        for side, other in answers.places:
+            there = (rule, (side, other)) in answers.refused
+            if there and side != "harmful" and other != target:
+                effect = answers.gap(rule, BASE, [(side, other)])["value"]
+                point = {"target": target, "other": other, "distance": table[target][other]}
+                points.append(point | {"effect": effect})
+    means = {}
+    for target in targets.values():
+        far, more = over([point for point in points if point["target"] == target])
+        means[target] = {"distance": fmean(far), "effect": fmean(more)}
+    of_points, of_means = (correlation(*over(of)) for of in (points, list(means.values())))
+    return {"points": points, "correlation": of_points, "means": means, "of_means": of_means}
 
 
-def over(points: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+def over(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
     """Distances and effects."""
-    return [[point[key] for point in points] for key in ("distance", "effect")]
-
-
-def averages(points: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean distance and the mean effect: the paper's point for a domain."""
-    return {key: fmean(values) for key, values in zip(("distance", "effect"), over(points), strict=True)}
+    return [point["distance"] for point in points], [point["effect"] for point in points]
 
 
 def saturation(folder: Folder) -> dict[str, Any]:
-    """F1, refusal and seconds by number of examples, with their fits. Where a condition fires, the answer is the always steered
-    model's, and the unsteered one's where not: both are the refusal run's."""
-    answers: dict[tuple[str, str], dict[str, bool]] = {}
-    for row in Folder(folder / "refusal").read_lines("rows.jsonl", KEY):
-        answers.setdefault((row["variant"], row["side"]), {})[row["prompt"]] = row["refused"]
+    """F1, refusal and seconds by number of examples, with their fits. Where a condition fires, the
+    answer is the always steered model's, and the unsteered one's where not: both are the refusal
+    run's."""
+    rows = read_rows(Folder(folder / "refusal"), REQUESTS)
+    refused = {(row.variant, REQUESTS[row.set], row.prompt): is_refused(row) for row in rows}
     points = []
-    for row in folder.read_lines("saturation.jsonl", ("n", "repeat")):
-        kept = {key: row[key] for key in ("n", "repeat", "seconds", "layer", "f1")}
-        points.append(kept | {side: refused(answers, side, row["fired"][side]) for side in SIDES})
-    n = [point["n"] for point in points]
-    fits = {key: plateau(n, [point[key] for point in points]) for key in ("f1", "harmful")}
-    return {"points": points, "fits": fits, "time": line(n, [point["seconds"] for point in points])}
-
-
-def refused(answers: Mapping[tuple[str, str], Mapping[str, bool]], side: str, fired: Mapping[str, bool]) -> float:
-    """The share of a side refused under a condition's verdicts, by prompt."""
-    return fmean(answers["unconditional" if fires else "baseline", side][prompt] for prompt, fires in fired.items())
+    for point in folder.read_lines("saturation.jsonl", ("n", "repeat")):
+        for side, fired in point.pop("fired").items():
+            ways = {prompt: "unconditional" if on else "baseline" for prompt, on in fired.items()}
+            point[side] = fmean(refused[way, side, prompt] for prompt, way in ways.items())
+        points.append(point)
+    n, f1, harmful, seconds = ([p[k] for p in points] for k in ("n", "f1", "harmful", "seconds"))
+    fits = {"f1": plateau(n, f1), "harmful": plateau(n, harmful)}
+    return {"points": points, "fits": fits, "time": line(n, seconds)}
 
 
 def published(folder: Folder) -> list[dict[str, Any]]:
     """Each row's condition, and what is refused under it."""
-    answers, facts = read_answers(folder, "published.jsonl"), folder.read_json("published.json")
-    by_side = {side: [place for place in answers.places if place[0] == side] for side in SIDES}
-    return [
-        {
-            "name": row, "condition": point["condition"], **{f"f1_{split}": q["f1"] for split, q in point["quality"].items()},
-            **{side: answers.rate(row, places) for side, places in by_side.items()},
-        }
-        for row, point in facts.items()
-    ]  # fmt: skip
+    answers, rows = read_answers(folder, REQUESTS), []
+    for name, point in folder.read_json("published.json").items():
+        f1 = {f"f1_{split}": quality["f1"] for split, quality in point["quality"].items()}
+        row = {"name": name, "condition": point["condition"], **f1}
+        for side in SIDES:
+            row[side] = answers.rate(name, [place for place in answers.places if place[0] == side])
+        rows.append(row)
+    return rows
