@@ -37,7 +37,7 @@ class OfAnswers:
     the same."""
     binary: bool
     """Whether its values are 0 or 1, so that their mean is a rate."""
-    values: Callable[[Sequence[Answer]], Sequence[Value]]
+    values: Callable[[Sequence[Answer]], Sequence[float]]
 
 
 @dataclass(frozen=True)

@@ -154,4 +154,6 @@ def read_rows(folder: Folder, sets: Collection[str] | None = None) -> list[Row]:
 def joined(position: Sequence, answer: Mapping, values: Mapping[str, Any]) -> Row:
     """A row from an answer's line, where there is one, and its values."""
     scores, fired = (tuple(answer.get(name, ())) for name in ("scores", "fired"))
-    return Row(*position, values, answer.get("completion", ""), scores, fired)
+    variant, set_name, kind, prompt, sample = position
+    text = answer.get("completion", "")
+    return Row(variant, set_name, kind, prompt, sample, values, text, scores, fired)

@@ -37,7 +37,7 @@ NOT_RESULTS = (  # options that change no figure
     "out", "dry_run", "batch_size", "device_map", "remote", "remote_model",
 )  # fmt: skip
 Fit = Callable[[Runner, ContrastSet, Sequence[Place], Reading, Method, Watch], Directions]
-Sides = Mapping[str, tuple[Sequence[str], Sequence[str]]]
+Sides = Mapping[str, tuple[list[str], list[str]]]
 """Positive and negative prompts, by split: `tune`, on which is chosen, and others to be scored."""
 
 
@@ -199,8 +199,8 @@ def search(
         point = threshold.known_point(next(iter(free)), *known, positive[0], negative[0])
     row = list(free).index(point.site)
     quality, kept = {}, {}
-    for split, both in scores.items():
-        kept[split] = {name: side[row].tolist() for name, side in zip(names, both, strict=True)}
+    for split, read in scores.items():
+        kept[split] = {name: side[row].tolist() for name, side in zip(names, read, strict=True)}
         fired = ([point.fires(score) for score in side] for side in kept[split].values())
         quality[split] = asdict(threshold.quality(*fired))
     curves = {str(site): curve(sweep) for site, sweep in sweeps.items()}

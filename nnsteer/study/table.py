@@ -135,8 +135,10 @@ def judged(measure: OfAnswers | OfReading, runner: Runner, given: Sequence[Answe
     """The value of each answer. Where a condition does not hold, variants give the same answer: it
     is judged once."""
     distinct = list(dict.fromkeys(given))
-    reads = isinstance(measure, OfReading)
-    values = measure.values(runner, distinct) if reads else measure.values(distinct)
+    if isinstance(measure, OfReading):
+        values = measure.values(runner, distinct)
+    else:
+        values = measure.values(distinct)
     value_of = dict(zip(distinct, values, strict=True))
     return [value_of[answer] for answer in given]
 

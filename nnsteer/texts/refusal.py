@@ -47,7 +47,7 @@ class Requests:
         """The first `n` prompts a side of the fit split, harmful against harmless."""
         return of_prompts(*self.both("fit", n))
 
-    def sides(self, n: int) -> dict[Split, tuple[list[str], list[str]]]:
+    def sides(self, n: int) -> dict[str, tuple[list[str], list[str]]]:
         """Harmful and harmless texts by split; of the fit split, the first `n` a side."""
         return {"fit": self.both("fit", n), "tune": self.both("tune"), "test": self.both("test")}
 

@@ -79,7 +79,7 @@ def main(config: Config, opened: Runner | None = None) -> None:
     requests = options.requests(config)
     files, layers = options.model(config)
     search = options.search(config, layers)
-    measures = [options.refusal(config, requests), measure.broken(config.max_drift)]
+    measures = options.refusal(config, requests), measure.broken(config.max_drift)
     sampling, data = study.Sampling(config.max_new_tokens), requests.fingerprints()
     run = study.start("refusal", config, files, data, measures, sampling, opened)
 
