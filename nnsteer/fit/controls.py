@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from nnsteer.fit.means import Read, from_moments
+from nnsteer.fit.means import Read, mean_difference
 from nnsteer.program.direction import AnyDirections, Direction, Directions, as_directions, generator
 from nnsteer.program.site import Place
 
@@ -16,16 +16,19 @@ def random_like(directions: AnyDirections, seed: int) -> Directions:
     return as_directions(directions).random_like(seed)
 
 
-def permuted(read: Read, seed: int) -> Directions:
-    """The difference of the class means after the entries of each were shuffled, each on its own (*Extending Activation Steering
-    to Broad Skills*). It is usually longer than the mean difference: see `norm_matched`."""
+def permuted(read: Read | Directions, seed: int) -> Directions:
+    """The difference of the class means after the entries of each were shuffled, each on its own
+    (*Extending Activation Steering to Broad Skills*); of what was read, or of mean differences,
+    which know both means. It is usually longer than the mean difference: see `norm_matched`."""
     method = f"permuted (seed {seed})"
     shuffled: dict[Place, Direction] = {}
-    for site, direction in from_moments(read, method, lambda positive, _: positive.mean, covariance=False).items():
+    differences = read if isinstance(read, Directions) else mean_difference(read)
+    for site, direction in differences.items():
         chance = generator(site, seed)
-        positive, negative = direction.vector, direction.origin
+        positive, negative = direction.vector + direction.origin, direction.origin
         order = [torch.randperm(len(positive), generator=chance) for _ in range(2)]
-        shuffled[site] = replace(direction, vector=positive[order[0]] - negative[order[1]], origin=negative[order[1]])
+        vector, origin = positive[order[0]] - negative[order[1]], negative[order[1]]
+        shuffled[site] = replace(direction, vector=vector, origin=origin, method=method)
     return Directions(shuffled)
 
 
