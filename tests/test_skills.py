@@ -128,9 +128,7 @@ def test_the_folder_holds_everything(done):
 def test_rows_choice_and_summary_agree(done, config):
     rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
     choice, asked = json.loads((done / "choice.json").read_text()), steps(done)
-    share = {
-        at: sum(c["top1"] for c in counts(found)) / sum(c["tokens"] for c in counts(found)) for at, found in asked.items()
-    }
+    share = {at: sum(c["top1"] for c in counts(found)) / sum(c["tokens"] for c in counts(found)) for at, found in asked.items()}
     assert all(len(found) == {"tune": 12, "test": 20}[split] for (split, *_), found in asked.items())
     assert len({row["key"] for row in rows}) == len(rows)  # nothing twice, the unsteered model included
     assert {variant for split, variant, *_ in share if split == "tune"} == {UNSTEERED, "layer 0", "layer 1", "layers 0+1"}

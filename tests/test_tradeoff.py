@@ -12,7 +12,7 @@ import torch
 
 from nnsteer.errors import UserError
 from nnsteer.measure.skill import hits
-from nnsteer.measure.tradeoff import Counts, TradeOff, estimate, gap, kept_at, walk
+from nnsteer.measure.tradeoff import Counts, TradeOff, estimate, further, gap, kept_at
 from nnsteer.program.program import Program, add
 from nnsteer.program.site import Site
 from nnsteer.recipes.skills.walks import steered
@@ -27,10 +27,11 @@ from conftest import MIXED
 
 def visits(scores, coefficients=tuple(range(20))):
     """What the walk tries where the skill's accuracy at each coefficient is in a table."""
-    asked = []
-    walk(["one"], coefficients, lambda n, at: asked.append((n, at["one"])) or {"one": scores[at["one"]]})
-    assert [n for n, _ in asked] == list(range(len(asked)))
-    return [coefficient for _, coefficient in asked]
+    tried, at = [], {"one": 0}
+    while at:
+        tried.append(coefficients[at["one"]])
+        at = further(at, {"one": scores[tried[-1]]}, len(coefficients))
+    return tried
 
 
 def test_V7_the_walk_skips_five_below_15_percent_and_ends_below_5():
@@ -42,9 +43,8 @@ def test_V7_the_walk_skips_five_below_15_percent_and_ends_below_5():
 
 
 def test_places_are_walked_side_by_side_and_each_at_its_own_pace():
-    left, asked = {"a": {0: 1.0, 1: 0.1, 6: 0.1}, "b": {0: 1.0, 1: 0.5, 2: 0.01}}, []
-    walk(left, range(8), lambda _, at: asked.append(at) or {place: left[place][c] for place, c in at.items()})
-    assert asked == [{"a": 0, "b": 0}, {"a": 1, "b": 1}, {"a": 6, "b": 2}]
+    assert further({"a": 1, "b": 1, "c": 6}, {"a": 0.1, "b": 0.5, "c": 0.01}, 8) == {"a": 6, "b": 2}
+    assert further({"a": 6, "b": 2}, {"a": 0.1, "b": 0.14, "c": 0.01}, 8) == {"b": 7}
 
 
 # T@x and gap

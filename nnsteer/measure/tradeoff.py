@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from scipy import stats
 from nnsteer.statistics import LEVEL, RESAMPLES, Estimate
 from nnsteer.texts.skills import DOMAINS
 
-# the published walk: end below 5 % of the skill, below 15 % go on five coefficients further
 STOP, SLOW, SKIP = 0.05, 0.15, 5
 # what stands for a layer among the places of a run's variants
 UNSTEERED, CHOSEN = "unsteered", "chosen"
@@ -24,21 +23,12 @@ PERMUTED, MATCHED = "permuted", "permuted, norm-matched"
 DRAWS = 16  # permutations that documents take in turn: one alone can move accuracy far either way
 
 
-def walk(
-    places: Iterable[str],
-    coefficients: Sequence[float],
-    left: Callable[[int, Mapping[str, float]], Mapping[str, float]],
-) -> None:
-    """Goes up the coefficients at all places side by side, at each as far as the skill lasts.
-    `left(n, steps)` is told the n-th step, a coefficient for each place that goes on, and says what
-    share of the skill is left at each."""
-    n, at = 0, dict.fromkeys(places, 0)
-    while at:
-        shares = left(n, {place: coefficients[i] for place, i in at.items()})
-        strides = {place: SKIP if share < SLOW else 1 for place, share in shares.items()}
-        further = {place: i + strides[place] for place, i in at.items() if shares[place] >= STOP}
-        at = {place: i for place, i in further.items() if i < len(coefficients)}
-        n += 1
+def further(at: Mapping[str, int], left: Mapping[str, float], end: int) -> dict[str, int]:
+    """The published walk up the coefficients: `at` says how far it is at each place and `left` what
+    share of the skill is left there. It ends below 5 %, and after the last coefficient, the one
+    before `end`; below 15 % it goes five coefficients further."""
+    strides = {place: SKIP if left[place] < SLOW else 1 for place in at if left[place] >= STOP}
+    return {place: at[place] + n for place, n in strides.items() if at[place] + n < end}
 
 
 @dataclass(frozen=True, eq=False)

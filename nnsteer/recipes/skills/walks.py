@@ -37,20 +37,18 @@ def up(
         for prompt_set in options.sets(config, domains, split, step):
             rows.extend(run.ask(variants, [prompt_set]))  # each set begins with the first program
 
-    def tables() -> dict[str, TradeOff]:
-        return tradeoff.trade_offs(rows, run.folder.read_json("variants.json"), split)
-
-    def left(n: int, steps: Mapping[str, float]) -> dict[str, float]:
-        ask([steered(place, ways[place], c) for place, c in steps.items()], n + 1)
-        return {place: table.skill.relative()[-1] for place, table in tables().items()}
-
     ask([Variant(UNSTEERED, Program(), {"place": UNSTEERED, "coefficient": 0.0})], 0)
     for domain in DOMAINS:
         if not any(row.values["hits"]["top1"] for row in rows if row.set == f"{domain} {split}"):
             what = f"{domain}: the unsteered model predicts no token of its {split} documents"
             raise UserError(f"{what}; give another model or other documents")
-    tradeoff.walk(ways, coefficients[1:], left)
-    return tables()
+    step, at = 1, dict.fromkeys(ways, 1)
+    while at:
+        ask([steered(place, ways[place], coefficients[i]) for place, i in at.items()], step)
+        tables = tradeoff.trade_offs(rows, run.folder.read_json("variants.json"), split)
+        left = {place: table.skill.relative()[-1] for place, table in tables.items()}
+        step, at = step + 1, tradeoff.further(at, left, len(coefficients))
+    return tables
 
 
 def steered(place: str, directions: Sequence[Directions], coefficient: float) -> Variant:
