@@ -120,17 +120,12 @@ def variant(top1: TradeOff, top10: TradeOff) -> dict:
         columns[f"retained_{top}"] = table.retained.relative().tolist()
     steps = zip(*columns.values(), strict=True)
     return {
-        **cells(top1, LEVELS),
-        "top10": cells(top10, LEVELS[:1]),
+        "kept": {level: cell(top1, kept_at(float(level))) for level in LEVELS},
+        "gap": cell(top1, gap),
+        "top10": {"kept": {"0.9": cell(top10, kept_at(0.9))}, "gap": cell(top10, gap)},
         "coefficient": nan_to_null(top1.at(0.9).coefficient),
         "curve": [dict(zip(columns, step, strict=True)) for step in steps],
     }
-
-
-def cells(table: TradeOff, levels: Sequence[str]) -> dict:
-    """T@level at each level, and the gap."""
-    kept = {level: cell(table, kept_at(float(level))) for level in levels}
-    return {"kept": kept, "gap": cell(table, gap)}
 
 
 def cell(of: TradeOff, summary: tradeoff.Summary, minus: TradeOff | None = None) -> dict:
