@@ -21,7 +21,7 @@ from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Answer, OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
-from nnsteer.measure.skill import predicted, text_loss, top_k
+from nnsteer.measure.skill import hits, text_loss, top_k
 from nnsteer.measure.text import distinct, length
 from nnsteer.model.chat import Chat
 from nnsteer.program.condition import Condition
@@ -176,18 +176,21 @@ def test_pairs_need_all_three_columns(tmp_path):
 @pytest.mark.parametrize("skipping", [False, True])
 def test_V6_weighted_top_k_equals_pooled_token_accuracy(runner, k, skipping):
     skip = runner.chat.tokenizer("How do I bake bread?")["input_ids"] if skipping else []
-    hits, total = [], 0
+    right, counts, total = [], [], []
     for prompt in PROMPTS:
         ids = runner.chat.tokenizer(prompt.text)["input_ids"]
         ranks = plain_logits(runner, ids)[:-1].argsort(-1, descending=True)
         own = [token in ranks[i, :k].tolist() for i, token in enumerate(ids[1:]) if token not in skip]
-        hits += own
-        total += len(ids) - 1
+        right += own
+        counts.append(len(own))
+        total.append(len(ids) - 1)
     values = top_k(k, skip).values(runner, NOTHING, PROMPTS)
-    counts = predicted(runner, PROMPTS, skip)
-    assert sum(counts) == len(hits) and (len(hits) < total) == skipping
+    assert (sum(counts) < sum(total)) == skipping
     weighed = sum(value * n for value, n in zip(values, counts, strict=True) if n)
-    assert weighed / sum(counts) == pytest.approx(sum(hits) / len(hits))
+    assert weighed / sum(counts) == pytest.approx(sum(right) / len(right))
+    found = hits().values(runner, NOTHING, PROMPTS)
+    assert [one["tokens"] for one in found] == total
+    assert skipping or sum(one[f"top{k}"] for one in found) == sum(right)
 
 
 def test_the_loss_of_a_text_is_transformers_own_and_steering_raises_it(runner, steered):
@@ -203,7 +206,7 @@ def test_the_loss_of_a_text_is_transformers_own_and_steering_raises_it(runner, s
 
 def test_long_texts_are_cut_to_what_the_model_holds_and_few_logits_are_held_at_once(runner, monkeypatch):
     long = [Prompt("maps and stars " * 200), *PROMPTS]
-    assert predicted(runner, long)[0] == 255 and predicted(runner, long, max_tokens=9)[0] == 8
+    assert [hits(n).values(runner, NOTHING[:1], long[:1])[0]["tokens"] for n in (512, 9)] == [255, 8]
     found = text_loss().values(runner, [Program()] * 6, long)
     monkeypatch.setattr(skill, "LOGITS_AT_ONCE", 1)
     assert text_loss().values(runner, [Program()] * 6, long) == pytest.approx(found, abs=1e-4)

@@ -17,15 +17,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nnsteer import command, find_model, fit
 from nnsteer.cli import report
 from nnsteer.errors import UserError
-from nnsteer.measure import walks
+from nnsteer.measure import skill
 from nnsteer.measure.skill import hits
-from nnsteer.measure.walks import CHOSEN, DRAWS, MATCHED, UNSTEERED
+from nnsteer.measure.tradeoff import CHOSEN, DRAWS, MATCHED, UNSTEERED
 from nnsteer.model.runner import Runner
 from nnsteer.organism.build import build_tokenizer
 from nnsteer.program.files import load, load_directions, load_programs, save_directions
 from nnsteer.program.program import Program
 from nnsteer.program.site import Site
-from nnsteer.recipes.skills import Config, main, read_places
+from nnsteer.recipes.skills import Config, main
+from nnsteer.recipes.skills.options import read_places
 from nnsteer.texts import documents
 from nnsteer.texts.skills import load_documents
 
@@ -99,10 +100,25 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def steps(out):
+    """The rows of each domain's documents under a variant, in the order of the documents, by split, place, coefficient and
+    domain."""
+    axes, found = json.loads((out / "variants.json").read_text()), {}
+    for row in sorted(lines(out / "rows.jsonl"), key=lambda row: int(row["kind"])):
+        domain, split = row["set"].split()
+        found.setdefault((split, *axes[row["variant"]].values(), domain), []).append(row)
+    return found
+
+
+def counts(rows):
+    """Of each document, what was counted."""
+    return [row["value"] for row in rows]
+
+
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     pictures = ["trade-off-top-1", "trade-off-top-10", "kept", "gap", "coefficients"]
-    tables = ["config.json", "choice.json", "seconds.json", "summary.json", "rows.jsonl", "report.html"]
+    tables = ["config.json", "choice.json", "seconds.json", "summary.json", "variants.json", "rows.jsonl", "report.html"]
     tensors = [f"{name}.safetensors" for name in ("direction", "permuted", "programs")]
     assert names == {*tables, *tensors, *(f"figures/{p}.{ending}" for p in pictures for ending in ("png", "pdf"))}
     facts = json.loads((done / "config.json").read_text())
@@ -111,9 +127,10 @@ def test_the_folder_holds_everything(done):
 
 def test_rows_choice_and_summary_agree(done, config):
     rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
-    choice = json.loads((done / "choice.json").read_text())
-    share = {(r["split"], r["variant"], r["coefficient"], r["domain"]): sum(r["top1"]) / sum(r["tokens"]) for r in rows}
-    assert len(share) == len(rows)  # nothing twice, the unsteered model included
+    choice, asked = json.loads((done / "choice.json").read_text()), steps(done)
+    share = {at: sum(c["top1"] for c in counts(found)) / sum(c["tokens"] for c in counts(found)) for at, found in asked.items()}
+    assert all(len(found) == {"tune": 12, "test": 20}[split] for (split, *_), found in asked.items())
+    assert len({row["key"] for row in rows}) == len(rows)  # nothing twice, the unsteered model included
     assert {variant for split, variant, *_ in share if split == "tune"} == {UNSTEERED, "layer 0", "layer 1", "layers 0+1"}
     for split in ("tune", "test"):
         base = [share[split, UNSTEERED, 0.0, domain] for domain in ("skill", "retained")]
@@ -176,11 +193,10 @@ def test_V9_permuted_controls_keep_the_entries_of_each_mean(done):
 def test_the_saved_program_is_what_the_chosen_row_was_measured_with(done, config):
     programs = load_programs(done / "programs.safetensors")
     assert programs["unsteered"] == Program()
-    row = next(r for r in lines(done / "rows.jsonl") if (r["variant"], r["domain"]) == (CHOSEN, "skill"))
+    rows = next(rows for (_, place, _, domain), rows in steps(done).items() if (place, domain) == (CHOSEN, "skill"))
     own = load_documents(config.skill, (40, 12, 20), 0).test
     runner = Runner.open(find_model(config.model, templated=False), batch_size=3)
-    again = hits(runner, [programs["steered"]] * len(own), own, 24)
-    assert [list(column) for column in zip(*again, strict=True)] == [row["tokens"], row["top1"], row["top10"]]
+    assert hits(24).values(runner, [programs["steered"]] * len(own), own) == counts(rows)
 
 
 def test_the_page_stands_alone_and_marks_the_papers_figures(done):
@@ -196,8 +212,8 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(done, config, tmp_path,
     cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
     (out / "rows.jsonl").write_bytes(b"".join(cut[:30]) + cut[30][:25])
     (out / "summary.json").unlink()
-    asked = []
-    monkeypatch.setattr(walks, "hits", lambda *a: asked.append(a) or hits(*a))
+    asked, of_tokens = [], skill.of_tokens
+    monkeypatch.setattr(skill, "of_tokens", lambda *a: asked.extend(a[-1]) or of_tokens(*a))
     monkeypatch.setattr(Runner, "moments", None)  # the direction is there
     main(replace(config, out=out, batch_size=7))
     assert len(asked) == len(before) - 30 and lines(out / "rows.jsonl") == before
@@ -212,16 +228,16 @@ def test_the_simulated_server_gives_the_same_rows(done, config, tmp_path):
     assert lines(tmp_path / "there" / "rows.jsonl") == lines(done / "rows.jsonl")
 
 
-def test_drifting_reads_on_through_the_documents(config, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(walks, "hits", lambda *a: seen.append({d.text for d in a[2]}) or hits(*a))
+def test_drifting_reads_on_through_the_documents(config, tmp_path):
     main(replace(config, drifting=True, layers=("1",), test_documents=5, out=tmp_path / "drift"))
-    rows = lines(tmp_path / "drift" / "rows.jsonl")
-    own = [
-        i for i, r in enumerate(rows) if (r["split"], r["domain"]) == ("test", "skill") and r["variant"] in (UNSTEERED, "layer 1")
-    ]
-    assert [rows[i]["first"] for i in own] == [5 * n for n in range(len(own))]
-    assert len(own) > 3 and len(set().union(*(seen[i] for i in own))) == 5 * len(own)  # none twice
+    own = {
+        coefficient: rows
+        for (split, place, coefficient, domain), rows in steps(tmp_path / "drift").items()
+        if (split, domain) == ("test", "skill") and place in (UNSTEERED, "layer 1")
+    }
+    numbers = [[int(row["kind"]) for row in own[coefficient]] for coefficient in sorted(own)]
+    assert numbers == [list(range(5 * n, 5 * n + 5)) for n in range(len(own))]
+    assert len(own) > 3 and len({row["prompt"] for rows in own.values() for row in rows}) == 5 * len(own)  # none twice
 
 
 @pytest.mark.parametrize(
@@ -246,7 +262,7 @@ def test_drifting_reads_on_through_the_documents(config, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_said_before_any_weights_are_loaded(done, config, changes, said, monkeypatch):
-    monkeypatch.setattr("nnsteer.study.kept.open_runner", None)
+    monkeypatch.setattr("nnsteer.study.run.open_runner", None)
     with pytest.raises(UserError, match=said):
         main(replace(config, **changes))
 

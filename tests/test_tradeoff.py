@@ -12,10 +12,10 @@ import torch
 
 from nnsteer.errors import UserError
 from nnsteer.measure.skill import hits
-from nnsteer.measure.tradeoff import Counts, TradeOff, difference, estimate, gap, kept_at, walk
+from nnsteer.measure.tradeoff import Counts, TradeOff, estimate, further, gap, kept_at
 from nnsteer.program.program import Program, add
 from nnsteer.program.site import Site
-from nnsteer.recipes.skills import steering
+from nnsteer.recipes.skills.walks import steered
 from nnsteer.texts import documents
 from nnsteer.texts.skills import load_documents
 from nnsteer.texts.source import Prompt
@@ -27,9 +27,10 @@ from conftest import MIXED
 
 def visits(scores, coefficients=tuple(range(20))):
     """What the walk tries where the skill's accuracy at each coefficient is in a table."""
-    asked = []
-    tried = walk(coefficients, lambda n, c: asked.append((n, c)) or scores[c])
-    assert asked == list(enumerate(tried))
+    tried, at = [], {"one": 0}
+    while at:
+        tried.append(coefficients[at["one"]])
+        at = further(at, {"one": scores[tried[-1]]}, len(coefficients))
     return tried
 
 
@@ -39,6 +40,11 @@ def test_V7_the_walk_skips_five_below_15_percent_and_ends_below_5():
     assert visits(slow | {14: 0.04}) == [*range(10), 14]
     assert visits({0: 1.0, 1: 0.15, 2: 0.149, 7: 0.05, 12: 0.049, 17: 0.5}) == [0, 1, 2, 7, 12]
     assert visits(dict.fromkeys(range(20), 1.0)) == list(range(20))
+
+
+def test_places_are_walked_side_by_side_and_each_at_its_own_pace():
+    assert further({"a": 1, "b": 1, "c": 6}, {"a": 0.1, "b": 0.5, "c": 0.01}, 8) == {"a": 6, "b": 2}
+    assert further({"a": 6, "b": 2}, {"a": 0.1, "b": 0.14, "c": 0.01}, 8) == {"b": 7}
 
 
 # T@x and gap
@@ -98,7 +104,7 @@ def test_intervals_are_those_of_documents_drawn_anew():
         values.append(np.interp(0.9, [skill[at], skill[at - 1]], [rest[at], rest[at - 1]]))
     assert (found.low, found.high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.01)
     assert found.low < found.value < found.high and found.n == 30
-    same = difference(one, one, gap)
+    same = estimate(one, gap, minus=one)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
     never = replace(one, skill=Counts(one.skill.tokens, one.skill.right[[0, 0, 0]]))
     assert np.isnan([estimate(never, kept_at(0.9)).value, estimate(never, kept_at(0.9)).low]).all()
@@ -113,6 +119,11 @@ def plain(runner):
     return replace(runner, chat=replace(runner.chat, templated=False))
 
 
+def at(directions, layers, coefficient):
+    """The program that steers at these layers."""
+    return steered("some layers", [directions.at(*layers)], coefficient).in_turn[0]
+
+
 def logits(runner, program):
     return runner.logits(MIXED, program, MIXED[::-1])
 
@@ -122,20 +133,20 @@ def close(a, b):
 
 
 def test_V1_coefficient_0_is_the_unsteered_model(plain, directions):
-    program = steering([directions], (1, 2))(0.0)[0]
+    program = at(directions, (1, 2), 0.0)
     assert all(map(torch.equal, logits(plain, program), logits(plain, Program())))
-    assert not close(logits(plain, steering([directions], (1, 2))(1.0)[0]), logits(plain, Program()))
+    assert not close(logits(plain, at(directions, (1, 2), 1.0)), logits(plain, Program()))
 
 
 def test_V2_the_difference_is_one_mean_added_and_the_other_taken_away(plain, directions):
     d = directions[Site(1)]
     a, b = replace(d, vector=d.vector + d.origin), replace(d, vector=d.origin)
     apart = add({Site(1): a}, 1.7) + add({Site(1): b}, -1.7)
-    assert close(logits(plain, steering([directions], (1,))(1.7)[0]), logits(plain, apart))
+    assert close(logits(plain, at(directions, (1,), 1.7)), logits(plain, apart))
 
 
 def test_V3_adding_at_a_blocks_output_is_a_bias_of_its_mlp_and_adding_at_the_next_input(plain, directions):
-    steered = logits(plain, steering([directions], (1,))(1.3)[0])
+    steered = logits(plain, at(directions, (1,), 1.3))
     vector = directions[Site(1)].vector * 1.3
     after = Site(2, "block_in")
     assert close(steered, logits(plain, add({after: directions[Site(1)].moved(after)}, 1.3)))
@@ -150,7 +161,7 @@ def test_V3_adding_at_a_blocks_output_is_a_bias_of_its_mlp_and_adding_at_the_nex
 def test_hits_are_transformers_own_top_1_and_top_10(plain, directions):
     block, vector = plain.hf.get_submodule(f"{plain.layout.blocks}.2"), directions[Site(2)].vector * 0.5
     texts = [Prompt(text) for text in MIXED]
-    found = hits(plain, steering([directions], (2,))(0.5) * len(texts), texts, 12)
+    found = hits(12).values(plain, [at(directions, (2,), 0.5)] * len(texts), texts)
 
     def steered(*seen):
         return (seen[-1][0] + vector, *seen[-1][1:]) if isinstance(seen[-1], tuple) else seen[-1] + vector
@@ -162,7 +173,7 @@ def test_hits_are_transformers_own_top_1_and_top_10(plain, directions):
             ranks = plain.hf(torch.tensor([ids])).logits[0, :-1].argsort(-1, descending=True).tolist()
         handle.remove()
         right = [sum(token in rank[:k] for rank, token in zip(ranks, ids[1:], strict=True)) for k in (1, 10)]
-        assert own == (len(ids) - 1, *right)
+        assert own == {"tokens": len(ids) - 1, "top1": right[0], "top10": right[1]}
 
 
 # documents

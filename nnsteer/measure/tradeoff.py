@@ -1,57 +1,61 @@
-"""What steering a skill away costs elsewhere: accuracy on the skill and on what is to be retained, coefficient by coefficient
-(*Extending Activation Steering to Broad Skills and Multiple Behaviours*, arXiv 2403.05767)."""
+"""What steering a skill away costs elsewhere: accuracy on the skill and on what is to be retained,
+coefficient by coefficient (*Extending Activation Steering to Broad Skills and Multiple Behaviours*,
+arXiv 2403.05767)."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from nnsteer.statistics import LEVEL, RESAMPLES, Estimate
+from nnsteer.texts.skills import DOMAINS
 
-STOP, SLOW, SKIP = 0.05, 0.15, 5  # the published walk: end below 5 % of the skill, below 15 % go on five coefficients further
+STOP, SLOW, SKIP = 0.05, 0.15, 5
+# what stands for a layer among the places of a run's variants
+UNSTEERED, CHOSEN = "unsteered", "chosen"
+PERMUTED, MATCHED = "permuted", "permuted, norm-matched"
+DRAWS = 16  # permutations that documents take in turn: one alone can move accuracy far either way
 
 
-def walk(coefficients: Sequence[float], relative: Callable[[int, float], float]) -> list[float]:
-    """The coefficients that were tried: `relative(n, coefficient)` says how much of the skill is left at the n-th try, as a share
-    of the unsteered model's, and so how the walk goes on."""
-    tried: list[float] = []
-    at = 0
-    while at < len(coefficients):
-        tried.append(coefficients[at])
-        left = relative(len(tried) - 1, coefficients[at])
-        if left < STOP:
-            break
-        at += SKIP if left < SLOW else 1
-    return tried
+def further(at: Mapping[str, int], left: Mapping[str, float], end: int) -> dict[str, int]:
+    """The published walk up the coefficients: `at` says how far it is at each place and `left` what
+    share of the skill is left there. It ends below 5 %, and after the last coefficient, the one
+    before `end`; below 15 % it goes five coefficients further."""
+    strides = {place: SKIP if left[place] < SLOW else 1 for place in at if left[place] >= STOP}
+    return {place: at[place] + n for place, n in strides.items() if at[place] + n < end}
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Of one domain, at each coefficient and for each document: how many tokens were predicted, and how many of them right,
-    [coefficient, document]."""
+    """Of one domain, at each coefficient and for each document: how many tokens were predicted, and
+    how many of them right, [coefficient, document]."""
 
     tokens: np.ndarray
     right: np.ndarray
 
     def accuracy(self, drawn: np.ndarray | None = None) -> np.ndarray:
-        """The share of all tokens predicted right, [..., coefficient], of the documents drawn, [..., draw], or of all."""
+        """The share of all tokens predicted right, [..., coefficient], of the documents drawn,
+        [..., draw], or of all."""
         drawn = np.arange(self.tokens.shape[1]) if drawn is None else drawn
-        right, tokens = (np.moveaxis(table[:, drawn].sum(-1), 0, -1) for table in (self.right, self.tokens))
-        return right / tokens
+        right, tokens = (table[:, drawn].sum(-1) for table in (self.right, self.tokens))
+        return np.moveaxis(right / tokens, 0, -1)
 
     def relative(self, drawn: np.ndarray | None = None) -> np.ndarray:
-        """The same as a share of the accuracy at the first coefficient, the unsteered model's."""
+        """The same as a share of the accuracy at the first coefficient, the unsteered model's; NaN
+        where that is 0."""
         accuracy = self.accuracy(drawn)
-        return np.divide(accuracy, accuracy[..., :1], out=np.full_like(accuracy, np.nan), where=accuracy[..., :1] > 0)
+        unsteered = accuracy[..., :1]
+        return np.where(unsteered > 0, accuracy, np.nan) / unsteered
 
 
 class Point(NamedTuple):
-    """A place between two coefficients of a walk."""
+    """A point between two coefficients of a walk."""
 
     retained: float
     coefficient: float
@@ -59,7 +63,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TradeOff:
-    """One way to steer, at growing coefficients; the first is 0."""
+    """One place to steer, at growing coefficients; the first is 0."""
 
     coefficients: tuple[float, ...]
     skill: Counts
@@ -68,8 +72,33 @@ class TradeOff:
     def at(self, level: float) -> Point:
         """Where the skill first falls to `level`; NaN where it never does."""
         skill = self.skill.relative()
-        across = (self.retained.relative(), np.array(self.coefficients))
+        across = self.retained.relative(), np.array(self.coefficients)
         return Point(*(float(at_level(level, skill, values)) for values in across))
+
+
+def trade_offs(
+    rows: Iterable[Any], axes: Mapping[str, Mapping[str, Any]], split: str, top: str = "top1"
+) -> dict[str, TradeOff]:
+    """What was measured on a split at each place, the unsteered model's rows first. A row is a
+    study's: one document, its number as its kind, under a variant, whose place and coefficient are
+    its `axes`; its value is `skill.hits`. `top` is top1 or top10."""
+    places: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in sorted(rows, key=lambda row: int(row.kind)):
+        at = axes[row.variant]
+        places[at["place"]][at["coefficient"]][row.set].append(row.values["hits"])
+    unsteered = places.pop(UNSTEERED)
+
+    def counts(domain: str, steps: Iterable[Mapping]) -> Counts:
+        hits = [step[f"{domain} {split}"] for step in steps]
+        tokens, right = ([[h[name] for h in step] for step in hits] for name in ("tokens", top))
+        return Counts(np.array(tokens), np.array(right))
+
+    tables = {}
+    for place, steered in places.items():
+        steps = dict(sorted((unsteered | steered).items()))
+        skill, retained = (counts(domain, steps.values()) for domain in DOMAINS)
+        tables[place] = TradeOff(tuple(steps), skill, retained)
+    return tables
 
 
 Summary = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -77,13 +106,14 @@ Summary = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def gap(skill: np.ndarray, retained: np.ndarray) -> np.ndarray:
-    """The most that the retained share lies above the skill's; 0 where it never does. A maximum of noisy values leans up."""
+    """The most that the retained share lies above the skill's; 0 where it never does. A maximum of
+    noisy values leans up."""
     return (retained - skill).max(-1)
 
 
 def kept_at(level: float) -> Summary:
-    """T@level: the share retained where the skill first falls to `level`, on the line between the coefficients around it. NaN
-    where it never falls so far."""
+    """T@level: the share retained where the skill first falls to `level`, on the line between the
+    coefficients around it. NaN where it never falls so far."""
     return lambda skill, retained: at_level(level, skill, retained)
 
 
@@ -92,45 +122,40 @@ def at_level(level: float, skill: np.ndarray, values: np.ndarray) -> np.ndarray:
     below = skill <= level
     after = below.argmax(-1, keepdims=True)
     before = np.maximum(after - 1, 0)
-    (s0, s1), (v0, v1) = ([np.take_along_axis(t, i, -1)[..., 0] for i in (before, after)] for t in (skill, values))
-    fell = below.any(-1) & (s0 > s1)
-    part = np.divide(s0 - level, s0 - s1, out=np.full_like(s0, np.nan), where=fell)
-    return v0 + part * (v1 - v0)
+    skill_0, skill_1 = (np.take_along_axis(skill, i, -1)[..., 0] for i in (before, after))
+    value_0, value_1 = (np.take_along_axis(values, i, -1)[..., 0] for i in (before, after))
+    fell = below.any(-1) & (skill_0 > skill_1)
+    part = np.where(fell, skill_0 - level, np.nan) / (skill_0 - skill_1)
+    return value_0 + part * (value_1 - value_0)
 
 
-def estimate(of: TradeOff, summary: Summary, seed: int = 0) -> Estimate:
-    """A summary with its 95 % percentile interval, both domains' documents being drawn anew (Efron & Tibshirani 1993, chapter
-    13). The interval is NaN where some draw has no value."""
-    return resampled([of], lambda found: found[0], summary, seed)
-
-
-def difference(a: TradeOff, b: TradeOff, summary: Summary, seed: int = 0) -> Estimate:
-    """`a`'s summary minus `b`'s, with the interval of the same documents drawn for both."""
-    return resampled([a, b], lambda found: found[0] - found[1], summary, seed)
-
-
-def resampled(of: Sequence[TradeOff], combine: Callable[[list[np.ndarray]], np.ndarray], summary: Summary, seed: int) -> Estimate:
-    """The combination of each one's summary; `of` were measured on the same documents."""
-    documents = [np.arange(table.tokens.shape[1]) for table in (of[0].skill, of[0].retained)]
+def estimate(
+    of: TradeOff, summary: Summary, minus: TradeOff | None = None, seed: int = 0
+) -> Estimate:
+    """A summary, or how far it lies above that of `minus`, measured on the same documents; with its
+    95 % percentile interval, both domains' documents being drawn anew (Efron & Tibshirani 1993,
+    chapter 13). The interval is NaN where some draw has no value."""
+    tables = [of] if minus is None else [of, minus]
+    documents = tuple(np.arange(counts.tokens.shape[1]) for counts in (of.skill, of.retained))
 
     def value(skill: np.ndarray, retained: np.ndarray, axis: int = -1) -> np.ndarray:
         del axis  # scipy always names the last one
-        return combine([summary(one.skill.relative(skill), one.retained.relative(retained)) for one in of])
+        drawn = [summary(t.skill.relative(skill), t.retained.relative(retained)) for t in tables]
+        return np.subtract.reduce(drawn)
 
-    found, n = float(value(documents[0], documents[1])), min(map(len, documents))
-    if np.isnan(found) or n < 2:
-        return Estimate(found, np.nan, np.nan, n)
-    rng = np.random.default_rng(seed)
+    whole, n = float(value(documents[0], documents[1])), min(map(len, documents))
+    if np.isnan(whole) or n < 2:
+        return Estimate(whole, np.nan, np.nan, n)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # a draw without a value: the ends are NaN
+        # a draw without a value: the ends are NaN
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         ends = stats.bootstrap(
             documents,
             value,
             n_resamples=RESAMPLES,
             batch=100,
-            vectorized=True,
             confidence_level=LEVEL,
             method="percentile",
-            rng=rng,
+            rng=np.random.default_rng(seed),
         ).confidence_interval
-    return Estimate(found, float(ends.low), float(ends.high), n)
+    return Estimate(whole, float(ends.low), float(ends.high), n)
