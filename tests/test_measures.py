@@ -7,11 +7,12 @@ import torch
 
 from nnsteer.errors import UserError
 from nnsteer.measure import skill
-from nnsteer.measure.choice import chooses, faulty, letter, load_pairs, margin, matching, parting, tally
+from nnsteer.measure.choice import chooses, faulty, letter, load_pairs, margin, matching, tally
 from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Answer, OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
+from nnsteer.measure.replies import parting
 from nnsteer.measure.skill import predicted, text_loss, top_k
 from nnsteer.measure.text import distinct, length
 from nnsteer.model.chat import Chat

@@ -4,6 +4,7 @@ from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Measure, OfAnswers, OfModel, OfReading
 from nnsteer.measure.named import measures
 from nnsteer.measure.refusal import by_keywords, by_openers, either, is_broken, is_refused
+from nnsteer.measure.skill import predictions
 
 __all__ = [
     "Measure",
@@ -19,4 +20,5 @@ __all__ = [
     "is_refused",
     "kl",
     "measures",
+    "predictions",
 ]

@@ -60,6 +60,17 @@ def hits(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt],
     return [Hits(len(own), int((own < 1).sum()), int((own < 10).sum())) for _, own in found]
 
 
+def predictions(max_tokens: int = MAX_TOKENS) -> OfModel:
+    """The counts themselves, {"tokens", "top1", "top10"}, of the same texts as `top_k`."""
+
+    def values(
+        runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]
+    ) -> list[dict[str, float | str]]:
+        return [counts._asdict() for counts in hits(runner, programs, prompts, max_tokens)]
+
+    return OfModel("predictions", f"first {max_tokens} tokens", False, values)
+
+
 def predicted(runner: Runner, prompts: Sequence[Prompt], skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> list[int]:
     """How many tokens of each text are predicted and counted."""
     return [int(counted(torch.tensor(ids[1:]), skip).sum()) for ids in texts(runner, prompts, max_tokens)]
