@@ -13,16 +13,19 @@ from torch.nn.functional import cosine_similarity
 
 from nnsteer import fit
 from nnsteer.folder import Folder
-from nnsteer.measure.choice import replies
-from nnsteer.measure.items import Asked, Row, answered, counted
+from nnsteer.measure.choice import choice, counted
+from nnsteer.measure.replies import replies
+from nnsteer.program.direction import Directions
 from nnsteer.program.op import Add
 from nnsteer.program.program import Program, Step, add
 from nnsteer.program.site import Site, block_outs
 from nnsteer.program.span import ALL, Last
 from nnsteer.recipes.behaviours import grid
-from nnsteer.recipes.behaviours.grid import Cell, Score
-from nnsteer.recipes.behaviours.together import best_scalar, combined, cosines, simultaneous
+from nnsteer.recipes.behaviours.grid import Score, best_scalar
+from nnsteer.recipes.behaviours.ways import Way, combined, cosines, simultaneous
+from nnsteer.study.rows import Row
 from nnsteer.texts.behaviours import Form, contrast, load_behaviour
+from nnsteer.texts.source import Prompt
 
 from conftest import MIXED
 
@@ -75,7 +78,8 @@ def same(runner, first, second):
 
 def test_V4_combined_programs_are_those_made_by_hand(runner, directions):
     weights = {"+": [1.5, 0.0, 3.0], "-": [-1.0, -2.0, -0.5]}
-    found, site = combined(directions, 2, weights, ALL), Site(2)
+    best = {f"{name} {sign}": Way(name, 2, w) for sign, own in weights.items() for name, w in zip("abc", own, strict=True)}
+    found, site = {v.name: v.programs for v in combined(directions, best, 2, ALL)}, Site(2)
     ones = {"+": [1.0] * 3, "-": [-1.0] * 3}
     for kind, given in (("", ones), ("weighted ", weights)):
         for sign, own in given.items():
@@ -87,12 +91,18 @@ def test_V4_combined_programs_are_those_made_by_hand(runner, directions):
     assert same(runner, found["sum +"], found["sum -"]) > 0.1 and same(runner, found["sum +"], found["weighted sum +"]) > 0.1
 
 
+def at_half(directions, layers):
+    variants = simultaneous(directions, layers, [0.5], ALL)
+    assert list(variants) == [-0.5, 0.0, 0.5]
+    return variants[0.5].programs
+
+
 def test_V5_simultaneous_steering_is_each_at_its_layer_and_one_alone_is_single_steering(runner, directions):
     layers = {"a": 0, "b": 2, "c": 2}
     by_hand = [add({Site(layer): directions[name][Site(layer)]}, 0.5) for name, layer in layers.items()]
-    assert same(runner, simultaneous(directions, layers, 0.5, ALL), by_hand[0] + by_hand[1] + by_hand[2]) < 1e-4
+    assert same(runner, at_half(directions, layers), by_hand[0] + by_hand[1] + by_hand[2]) < 1e-4
     silent = {site: replace(d, vector=1e-12 * d.vector) for site, d in directions["a"].items()}
-    alone = simultaneous({"a": silent, "b": directions["b"], "c": silent}, layers, 0.5, ALL)
+    alone = at_half({"a": Directions(silent), "b": directions["b"], "c": Directions(silent)}, layers)
     assert same(runner, alone, by_hand[1]) < 1e-5
     assert same(runner, by_hand[1], Program()) > 0.01
 
@@ -101,13 +111,18 @@ def test_V5_simultaneous_steering_is_each_at_its_layer_and_one_alone_is_single_s
 
 
 def rows_of(said, matching="A", other="B"):
-    return [Row("v", "b", f"q{i}", matching, other, word, 1.0) for i, word in enumerate(said)]
+    words = {"matching": matching, "other": other, "margin": 1.0}
+    return [Row("v", "b tune", "", f"q{i}", 0, {"choice": {"said": word, **words}}) for i, word in enumerate(said)]
+
+
+def choices_of(*given):
+    return [row.values["choice"] for row in rows_of(*given)]
 
 
 def test_matching_faulty_and_commonest_answers_are_counted():
-    found = counted(rows_of(["A", "B", "the", " A", "A", "AB"]))
+    found = counted(choices_of(["A", "B", "the", " A", "A", "AB"]))
     assert (found.total, found.matching, found.faulty, found.commonest) == (6, 2, 3, 2)
-    mixed = [*rows_of(["Yes", "No", "A"], "No", "Yes"), *rows_of(["B"], "B", "A")]
+    mixed = [*choices_of(["Yes", "No", "A"], "No", "Yes"), *choices_of(["B"], "B", "A")]
     assert counted(mixed).matching == 2 and counted(mixed).faulty == 1
 
 
@@ -125,32 +140,43 @@ def test_the_papers_rules_on_faulty_answers_and_mode_collapse(said, usable):
     assert grid.score(rows_of(said)).usable(max_faulty=0.05) is usable
 
 
-def test_the_grid_leaves_a_layer_and_sign_where_the_model_no_longer_chooses(tmp_path, runner, directions, monkeypatch):
-    """Layer 1 collapses upwards at 2 and is faulty downwards at 1; the rest goes on."""
+class FakeRun:
+    """Layer 1 collapses upwards at 2 and is faulty downwards at 1; elsewhere the model does as it is steered."""
+
+    def __init__(self, path, behaviour):
+        self.folder = Folder(path)
+        self.items = {item.prompt: item for item in behaviour.tune}
+
+    def ask(self, variants, sets, measures):
+        rows = []
+        for variant in variants:
+            at = variant.axes.get("layer"), variant.axes.get("coefficient", 0.0)
+            steps = [(step.site.layer, step.op.strength) for step in variant.programs.steps]
+            assert steps == [at] * bool(variant.axes) and [m.name for m in measures] == ["choice"]
+            for prompt in sets[0].prompts:
+                item = self.items[prompt.text]
+                said = item.matching if at[1] > 0 else item.other
+                said = "A" if at == (1, 2.0) else "?" if at == (1, -1.0) else said
+                value = {"said": said, "matching": item.matching, "other": item.other, "margin": 0.0}
+                rows.append(Row(variant.name, sets[0].name, "", prompt.text, 0, {"choice": value}))
+        return rows
+
+
+def test_the_grid_leaves_a_layer_and_sign_where_the_model_no_longer_chooses(tmp_path, directions):
     behaviour = replace(load_behaviour("nnsteer:behaviours/risk.jsonl", Form(), 0), name="a")
-
-    def fake(folder, name, runner, asked):
-        found = []
-        for one in asked:
-            (step,) = one.program.steps or (None,)
-            at = step and (step.site.layer, step.op.strength)
-            said = one.item.matching if step and step.op.strength > 0 else one.item.other
-            said = "A" if at == (1, 2.0) else "?" if at == (1, -1.0) else said
-            found.append(Row(one.variant, one.behaviour, one.item.prompt, one.item.matching, one.item.other, said, 0.0))
-        return found
-
-    monkeypatch.setattr(grid, "ask", fake)
-    cells = grid.walk(Folder(tmp_path), runner, [behaviour], {"a": directions["a"]}, (4.0, 1.0, 2.0), ALL, 0.05)
-    tried = {layer: sorted(c.coefficient for c in cells if c.layer == layer) for layer in range(4)}
+    run = FakeRun(tmp_path, behaviour)
+    scores = grid.walk(run, [behaviour], {"a": directions["a"]}, (4.0, 1.0, 2.0), ALL, 0.05)
+    tried = {layer: sorted(way.coefficient for way in scores if way.layer == layer) for layer in range(4)}
     assert tried[1] == [-1.0, 0.0, 1.0, 2.0]
     assert all(tried[layer] == [-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0] for layer in (0, 2, 3))
-    assert [asdict(c) for c in cells] == json.loads((tmp_path / "grid.json").read_text())["cells"]
-    assert grid.best(cells, "a", 1, 0.05, layer=1).coefficient == 1.0
-    assert grid.best(cells, "a", -1, 0.05, layer=1).coefficient == 0.0
+    cells = [asdict(way) | {"score": asdict(score)} for way, score in scores.items()]
+    assert cells == json.loads((tmp_path / "grid.json").read_text())["cells"]
+    assert grid.best(scores, "a", 1, 0.05, layer=1).coefficient == 1.0
+    assert grid.best(scores, "a", -1, 0.05, layer=1).coefficient == 0.0
 
 
 def cell(layer, coefficient, score, faulty=0.0, collapsed=False, behaviour="a"):
-    return Cell(behaviour, layer, coefficient, Score(score, faulty, collapsed, 0.0))
+    return Way(behaviour, layer, coefficient), Score(score, faulty, collapsed, 0.0)
 
 
 def test_the_best_cell_moves_furthest_while_the_model_still_chooses_and_is_0_where_nothing_helps():
@@ -158,21 +184,23 @@ def test_the_best_cell_moves_furthest_while_the_model_still_chooses_and_is_0_whe
         cell(0, 0.0, 0.5), cell(0, 1.0, 0.7), cell(0, 2.0, 0.7), cell(0, 4.0, 0.99, collapsed=True), cell(0, -1.0, 0.5),
         cell(1, 0.0, 0.5), cell(1, 1.0, 0.9, faulty=0.06), cell(1, -1.0, 0.3, faulty=0.05), cell(1, -2.0, 0.1, collapsed=True),
     ]  # fmt: skip
-    assert grid.best(cells, "a", 1, 0.05) == cells[1]
-    assert grid.best(cells, "a", 1, 0.06) == cells[6]
-    assert grid.best(cells, "a", -1, 0.05) == cells[7]
-    assert grid.best(cells, "a", -1, 0.05, layer=0).coefficient == 0.0
-    assert grid.spreads(cells, 0.05) == {"a": {0: pytest.approx(0.2), 1: pytest.approx(0.2)}}
+    ways, scores = [way for way, _ in cells], dict(cells)
+    assert grid.best(scores, "a", 1, 0.05) == ways[1]
+    assert grid.best(scores, "a", 1, 0.06) == ways[6]
+    assert grid.best(scores, "a", -1, 0.05) == ways[7]
+    assert grid.best(scores, "a", -1, 0.05, layer=0).coefficient == 0.0
+    assert grid.best_of_each(scores, 0.05, layer=0) == {"a +": ways[1], "a -": ways[0]}
+    assert grid.spreads(scores, 0.05) == {"a": {0: pytest.approx(0.2), 1: pytest.approx(0.2)}}
 
 
 def test_each_behaviour_gets_a_layer_and_no_layer_more_than_its_share():
     spreads = {"a": {0: 0.9, 1: 0.8, 2: 0.1}, "b": {0: 0.9, 1: 0.2, 2: 0.1}, "c": {0: 0.8, 1: 0.7, 2: 0.6}}
     found = grid.layer_of_each(spreads)
     by_hand = max(permutations(range(3)), key=lambda order: sum(own[at] for own, at in zip(spreads.values(), order, strict=True)))
-    assert list(found.values()) == list(by_hand) and list(found) == list("abc")
+    assert found == list(by_hand)
     assert grid.common_layer(spreads) == 0
     crowded = {name: {0: 1.0, 1: 0.0} for name in "abcde"}
-    assert sorted(grid.layer_of_each(crowded).values()) == [0, 0, 0, 1, 1]
+    assert sorted(grid.layer_of_each(crowded)) == [0, 0, 0, 1, 1]
 
 
 def test_the_scalar_must_leave_every_behaviour_choosing():
@@ -189,15 +217,16 @@ def test_the_scalar_must_leave_every_behaviour_choosing():
 
 def test_a_reply_is_the_greedy_token_after_what_the_answers_share(runner):
     tokenizer = runner.chat.tokenizer
-    found = answered(runner, [Asked("v", "b", item, Program()) for item in ITEMS])
+    found = choice(ITEMS).values(runner, [Program()] * len(ITEMS), [Prompt(item.prompt) for item in ITEMS])
     for item, row in zip(ITEMS, found, strict=True):
         both = [runner.chat.response_ids(response) for response in item.responses]
         shared = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
         ids = runner.chat.prompt_ids(item.prompt) + both[0][:shared]
         with torch.no_grad():
             logits = runner.hf(torch.tensor([ids])).logits[0, -1].float()
-        assert row.said == tokenizer.decode([int(logits.argmax())]) and row.said not in "AB"  # a random model
-        assert row.margin == pytest.approx((logits[both[0][shared]] - logits[both[1][shared]]).item(), abs=1e-4)
+        assert row["said"] == tokenizer.decode([int(logits.argmax())]) and row["said"] not in "AB"  # a random model
+        assert (row["matching"], row["other"]) == (item.matching, item.other)
+        assert row["margin"] == pytest.approx((logits[both[0][shared]] - logits[both[1][shared]]).item(), abs=1e-4)
 
 
 def test_a_reply_that_is_one_of_the_two_is_named(runner):
@@ -208,15 +237,16 @@ def test_a_reply_that_is_one_of_the_two_is_named(runner):
     whole = [i for i, word in enumerate(words) if runner.chat.response_ids(word) == [tops[i]] and word not in "YZ"]
     prompt, top = texts[whole[0]], words[whole[0]]
     for pair, chosen in (((top, "Z"), top), (("Z", top), top), (("Y", "Z"), None)):
-        (found,) = replies(runner, [prompt], [pair], [Program()])
+        (found,) = replies(runner, [Prompt(prompt)], [pair], [Program()])
         assert found.chosen == chosen and found.token == top
         assert chosen is None or (found.margin > 0) == (pair[0] == top)
 
 
 def test_a_simulated_server_answers_the_same(runner, directions):
-    programs = combined(directions, 1, {"+": [1, 2, 3], "-": [-1, -2, -3]}, ALL)
-    asked = [Asked(name, "b", item, program) for name, program in programs.items() for item in ITEMS]
-    here, there = answered(runner, asked), answered(runner.simulated(), asked)
-    assert [row.said for row in here] == [row.said for row in there]
-    assert [row.margin for row in here] == pytest.approx([row.margin for row in there], abs=1e-4)
-    assert len({row.margin for row in here}) > len(ITEMS)
+    best = {f"{name} {sign}": Way(name, 1, by * (i + 1)) for i, name in enumerate("abc") for sign, by in (("+", 1), ("-", -1))}
+    programs = [variant.programs for variant in combined(directions, best, 1, ALL) for _ in ITEMS]
+    prompts = [Prompt(item.prompt) for item in ITEMS] * (len(programs) // len(ITEMS))
+    here, there = (choice(ITEMS).values(who, programs, prompts) for who in (runner, runner.simulated()))
+    assert [row["said"] for row in here] == [row["said"] for row in there]
+    assert [row["margin"] for row in here] == pytest.approx([row["margin"] for row in there], abs=1e-4)
+    assert len({row["margin"] for row in here}) > len(ITEMS)

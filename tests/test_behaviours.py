@@ -12,18 +12,22 @@ from test_evaluations import ITEMS, published
 from nnsteer import command
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure import items
-from nnsteer.measure.items import Asked, answered, ask
+from nnsteer.measure import choice, skill
 from nnsteer.model.load import find_model
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_directions, load_programs
 from nnsteer.program.op import Add
 from nnsteer.program.program import Program
 from nnsteer.program.site import Site
-from nnsteer.recipes.behaviours import Config, main, spaced
-from nnsteer.recipes.behaviours import __main__ as recipe
+from nnsteer.recipes.behaviours import Config, main
+from nnsteer.recipes.behaviours.options import spaced
+from nnsteer.recipes.behaviours.ways import DRAWS
+from nnsteer.study import Variant
+from nnsteer.study.table import Table
 from nnsteer.texts.behaviours import Form, load_behaviour
 from nnsteer.texts.bundled import data_path
+from nnsteer.texts.sets import PromptSet
+from nnsteer.texts.source import Prompt
 
 from conftest import MIXED
 
@@ -55,14 +59,26 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def near(row):
+    """A line of rows.jsonl, its margin as another batch would have it."""
+    margin = {k: pytest.approx(v, abs=1e-3) for k, v in row["value"].items() if k == "margin"}
+    return row | {"value": row["value"] | margin}
+
+
+def said_on_test(out, variant, name):
+    """What was said of a behaviour's test items, by prompt."""
+    rows = [row for row in lines(out / "rows.jsonl") if (row["variant"], row["set"]) == (variant, f"{name} test")]
+    return {row["prompt"]: row["value"] for row in rows}
+
+
 ALONE = [f"{name} {sign}" for name in ("wealth", "power", "risk") for sign in "+-"]
 TOGETHER = [f"{way} {sign}" for way in ("mean", "weighted mean", "sum", "weighted sum", "simultaneous") for sign in "+-"]
 
 
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
-    tables = ["config", "cosines", "grid", "chosen", "sweep", "summary", "seconds"]
-    rows = ["grid_rows", "sweep_rows", "rows", "text_rows"]
+    tables = ["config", "cosines", "grid", "chosen", "sweep", "summary", "seconds", "texts", "variants"]
+    rows = ["rows"]
     tensors = ["direction_wealth", "direction_power", "direction_risk", "programs"]
     pictures = ["alone", "others", "together", "cosines", "interference", "sweep", "tax"]
     pictures += [f"grid-{name}" for name in ("wealth", "power", "risk")]
@@ -74,13 +90,14 @@ def test_the_folder_holds_everything(done):
 
 def test_rows_and_summary_agree(done):
     rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
-    assert {row["variant"] for row in rows} == {"baseline", *ALONE, *TOGETHER, *(f"random {name}" for name in ALONE)}
+    tested = {row["variant"] for row in rows if row["set"].endswith(" test")}
+    assert tested == {"baseline", *ALONE, *TOGETHER, *(f"random {name}" for name in ALONE)}
     assert set(summary["alone"]) == {"wealth", "power", "risk"} and set(summary["together"]) == {"baseline", *TOGETHER}
     for (variant, name), found in {
         **{(v, n): cell for v, own in (summary["together"] | summary["others"]).items() for n, cell in own.items()},
         **{(f"random {n} {s}", n): summary["alone"][n][s]["random"] for n in summary["alone"] for s in "+-"},
     }.items():
-        own = [row for row in rows if (row["variant"], row["behaviour"]) == (variant, name)]
+        own = list(said_on_test(done, variant, name).values())
         assert len(own) == found["n"] == (4 if name == "wealth" else 5)
         assert found["rate"] == sum(row["said"] == row["matching"] for row in own) / len(own)
         assert found["faulty"] == sum(row["said"] not in (row["matching"], row["other"]) for row in own) / len(own)
@@ -89,11 +106,12 @@ def test_rows_and_summary_agree(done):
 
 
 def test_general_text_is_pooled_over_its_tokens(done):
-    rows, found = lines(done / "text_rows.jsonl"), json.loads((done / "summary.json").read_text())["text"]
+    rows = [row for row in lines(done / "rows.jsonl") if row["set"] == "text"]
+    found = json.loads((done / "summary.json").read_text())["text"]
     assert {f"simultaneous {s}" for s in ("-1", "-0.5", "0", "0.5", "1")} | {"baseline", *ALONE, *TOGETHER} <= set(found)
     for variant, cell in found.items():
-        own = [row for row in rows if row["variant"] == variant]
-        pooled = sum(row["top1"] * row["tokens"] for row in own) / sum(row["tokens"] for row in own)
+        own = [row["value"] for row in rows if row["variant"] == variant]
+        pooled = sum(row["top1"] for row in own) / sum(row["tokens"] for row in own)
         assert len(own) == 3 and cell["rate"] == pytest.approx(pooled)
         if variant != "baseline":
             assert cell["against_baseline"]["value"] == pytest.approx(pooled - found["baseline"]["rate"])
@@ -106,17 +124,19 @@ def test_saved_programs_repeat_the_rows_and_are_those_that_were_chosen(done, con
     form = Form(config.question, config.opener)
     behaviours = {b.name: b for b in (load_behaviour(text, form, config.seed) for text in config.behaviours)}
     for variant in ("baseline", *ALONE, *TOGETHER):
-        own = [row for row in lines(done / "rows.jsonl") if row["variant"] == variant]
-        again = answered(runner, [Asked(variant, n, i, programs[variant]) for n, b in behaviours.items() for i in b.test])
-        assert [row.said for row in again] == [row["said"] for row in own]
-        assert [row.margin for row in again] == pytest.approx([row["margin"] for row in own], abs=1e-3)
+        for name, behaviour in behaviours.items():
+            prompts = [Prompt(item.prompt) for item in behaviour.test]
+            again = choice.choice(behaviour.test).values(runner, [programs[variant]] * len(prompts), prompts)
+            own = [said_on_test(done, variant, name)[prompt.text] for prompt in prompts]
+            assert [row["said"] for row in again] == [row["said"] for row in own]
+            assert [row["margin"] for row in again] == pytest.approx([row["margin"] for row in own], abs=1e-3)
     for name in ALONE:
         (step,) = programs[name].steps
         direction = load_directions(done / f"direction_{name.split()[0]}.safetensors")[Site(chosen["alone"][name]["layer"])]
         assert step.op == Add(direction, chosen["alone"][name]["coefficient"]) and step.site == direction.site
-        random = [programs[f"random {name} {i}"].steps[0].op.direction.vector for i in range(recipe.DRAWS)]
+        random = [programs[f"random {name} {i}"].steps[0].op.direction.vector for i in range(DRAWS)]
         assert all(vector.norm().item() == pytest.approx(direction.vector.norm().item(), rel=1e-4) for vector in random)
-        assert len({tuple(vector.tolist()) for vector in random}) == recipe.DRAWS
+        assert len({tuple(vector.tolist()) for vector in random}) == DRAWS
     assert sorted(set(chosen["layers"].values())) == [0, 2]
 
 
@@ -127,38 +147,42 @@ def test_the_page_stands_alone_and_holds_every_item(done):
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
-    """Half of two files are lost, the one with half a line at its end; they come back, and nothing else is asked again."""
+    """Every third row of every step is lost, and half a line is at the end; they come back, and nothing else is asked again."""
     out = tmp_path / "killed"
     shutil.copytree(done, out)
-    for name, kept in (("rows.jsonl", 100), ("grid_rows.jsonl", 30)):
-        cut = (out / name).read_bytes().splitlines(keepends=True)
-        (out / name).write_bytes(b"".join(cut[:kept]) + cut[kept][:25])
-    text = lines(out / "text_rows.jsonl")
-    (out / "text_rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in text if row["variant"] != "sum +"))
-    asked, answer = [], items.answered
-    monkeypatch.setattr(items, "answered", lambda runner, own: asked.extend(own) or answer(runner, own))
-    monkeypatch.setattr(Runner, "record", lambda *_: pytest.fail("directions were read again"))
+    cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "rows.jsonl").write_bytes(b"".join(line for i, line in enumerate(cut) if i % 3) + cut[0][:25])
+    asked, reply, count = [], choice.replies, skill.hits
+    monkeypatch.setattr(choice, "replies", lambda runner, prompts, *a: asked.extend(prompts) or reply(runner, prompts, *a))
+    monkeypatch.setattr(skill, "hits", lambda *a: asked.extend(a[2]) or count(*a))
+    monkeypatch.setattr(Runner, "moments", lambda *_, **__: pytest.fail("directions were read again"))
+    monkeypatch.setattr(Runner, "record", lambda *_, **__: pytest.fail("directions were read again"))
     main(replace(config, out=out, batch_size=7))
-    before = {name: lines(done / name) for name in ("rows.jsonl", "grid_rows.jsonl")}
-    assert len(asked) == sum(map(len, before.values())) - 100 - 30
-    for name, rows in before.items():
-        for row, old in zip(lines(out / name), rows, strict=True):
-            assert row == old | {"margin": pytest.approx(old["margin"], abs=1e-3)}  # the batches differ
+    before = lines(done / "rows.jsonl")
+    kept = {row["key"] for i, row in enumerate(before) if i % 3}
+    assert len(asked) == len({row["key"] for row in before} - kept) > 50
+    there = {where(row): row for row in lines(out / "rows.jsonl")}
+    assert len(there) == len(before) == len(lines(out / "rows.jsonl"))
+    for row in before:
+        assert there[where(row)] == near(row)  # the batches differ
     assert json.loads((out / "chosen.json").read_text())["alone"].keys() == {*ALONE}
+
+
+def where(row):
+    return row["variant"], row["set"], row["prompt"]
 
 
 def test_the_recipe_through_a_simulated_server_has_the_same_rows(done, config, tmp_path):
     main(replace(config, remote="local", out=tmp_path / "there"))
-    for name in ("grid_rows.jsonl", "sweep_rows.jsonl", "rows.jsonl"):
-        for here, there in zip(lines(done / name), lines(tmp_path / "there" / name), strict=True):
-            assert there == here | {"margin": pytest.approx(here["margin"], abs=1e-3)}
-    assert lines(tmp_path / "there" / "text_rows.jsonl") == lines(done / "text_rows.jsonl")
+    for here, there in zip(lines(done / "rows.jsonl"), lines(tmp_path / "there" / "rows.jsonl"), strict=True):
+        assert there == near(here) | {"key": there["key"]}  # directions differ in their last digits
 
 
 def test_rows_come_in_the_order_asked_whatever_the_file_holds(tmp_path, runner):
-    asked = [Asked("v", "b", item, Program()) for item in ITEMS]
-    first = ask(Folder(tmp_path), "x.jsonl", runner, asked[3:])
-    found = ask(Folder(tmp_path), "x.jsonl", runner, asked)
+    table, prompts = Table(Folder(tmp_path), runner), tuple(Prompt(item.prompt) for item in ITEMS)
+    ask = lambda prompts: table.ask([Variant("v", Program())], [PromptSet("b", prompts)], [choice.choice(ITEMS)])  # noqa: E731
+    first = ask(prompts[3:])
+    found = ask(prompts)
     assert [row.prompt for row in found] == MIXED and found[3:] == first
 
 

@@ -21,6 +21,7 @@ from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.kinds import Answer, OfAnswers
 from nnsteer.measure.refusal import by_keywords, by_openers, either
+from nnsteer.measure.replies import parting
 from nnsteer.measure.skill import hits, text_loss, top_k
 from nnsteer.measure.text import distinct, length
 from nnsteer.model.chat import Chat

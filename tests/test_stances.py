@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from nnsteer import find_model, fit
-from nnsteer.measure.items import Asked, answered, counted
+from nnsteer.measure.choice import choice, counted
 from nnsteer.model.runner import Runner
 from nnsteer.organism import plant as planting_of
 from nnsteer.organism.build import build_model
@@ -22,6 +22,7 @@ from nnsteer.program.site import Site
 from nnsteer.program.span import ALL, Last
 from nnsteer.texts.behaviours import Form, contrast, load_behaviour
 from nnsteer.texts.bundled import bundled, organism
+from nnsteer.texts.source import Prompt
 
 STANCES = [bundled(f"organism/stances/{behaviour}.jsonl") for behaviour in BEHAVIOURS]
 QUESTION = "A wheel of fortune: stop or spin?"
@@ -130,7 +131,7 @@ def test_fitted_directions_move_the_bundled_models_answers_both_ways():
         found = fit.mean_difference(runner.record(contrast(behaviour.fit, True), [site], Last()))
         scores = {}
         for coefficient in (0.5, 0.0, -0.5):
-            program = add(found, coefficient, ALL)
-            rows = answered(runner, [Asked("", name, item, program) for item in behaviour.tune])
-            scores[coefficient] = counted(rows).score
+            prompts = [Prompt(item.prompt) for item in behaviour.tune]
+            steered = [add(found, coefficient, ALL)] * len(prompts)
+            scores[coefficient] = counted(choice(behaviour.tune).values(runner, steered, prompts)).score
         assert scores[0.5] > scores[-0.5] + 0.3

@@ -1,48 +1,33 @@
-"""A/B questions: which of two answers the model chooses, by its logits or by the letter that it writes.
-
-Each prompt has a pair: the answer that shows the behaviour (`matching`) and the other one.
-"""
+"""A/B questions: which of two answers the model chooses, by its logits or by the letter that it
+writes. A pair is the answer that shows the behaviour (`matching`) and the other one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-
-import torch
+from functools import partial
 
 from nnsteer.errors import UserError
-from nnsteer.kernels.logits import choices
-from nnsteer.measure.kinds import Answer, OfAnswers, OfModel, fingerprint
-from nnsteer.model.chat import Chat
-from nnsteer.model.completion import by_row
+from nnsteer.measure.kinds import Answer, OfAnswers, OfModel, Value, fingerprint
+from nnsteer.measure.replies import Pair, Reply, replies
 from nnsteer.model.runner import Runner
 from nnsteer.program.program import Program
-from nnsteer.texts.contrast import Text
+from nnsteer.texts.behaviours import Item
 from nnsteer.texts.source import Prompt, column_of, parse_source, read_rows
 
-Pair = tuple[str, str]
+Programs = Sequence[Program]
+Prompts = Sequence[Prompt]
 Pairs = Mapping[str, Pair]
 """(matching, other) by the prompt's text."""
 COLLAPSE = 0.95  # the share of one answer beyond which the model is no longer choosing
 AROUND = " \t\n(\"'*"  # what may stand before the letter
 
 
-class Reply(NamedTuple):
-    """What the model would write where two answers part."""
-
-    chosen: str | None
-    """The one of the two whose token comes first of all; None where it is another token."""
-    token: str
-    """The most likely token's text."""
-    margin: float
-    """The first answer's logit minus the second's."""
-
-
 @dataclass(frozen=True)
 class Tally:
-    """How many answers there are, how many match, how many are neither of the two, and how many are the commonest one."""
+    """How many answers there are, how many match, how many are neither of the two, and how many are
+    the commonest one."""
 
     total: int
     matching: int
@@ -51,7 +36,8 @@ class Tally:
 
     @property
     def score(self) -> float:
-        """The matching score, matches over all answers, faulty ones included (van der Weij et al. 2024, arXiv 2403.05767)."""
+        """The matching score, matches over all answers, faulty ones included (van der Weij et al.
+        2024, arXiv 2403.05767)."""
         return self.matching / self.total
 
     @property
@@ -60,82 +46,76 @@ class Tally:
         return self.commonest > COLLAPSE * self.total
 
 
+def choice(items: Sequence[Item]) -> OfModel:
+    """One greedy token after each item's opener: what was `said` (the item's `matching` or `other`
+    word, or another token's text, a faulty answer), and the `margin` of the matching word's logit
+    over the other's."""
+    item_of = {item.prompt: item for item in items}
+
+    def values(runner: Runner, programs: Programs, prompts: Prompts) -> list[Value]:
+        asked = [item_of[prompt.text] for prompt in prompts]
+        given = replies(runner, prompts, [item.responses for item in asked], programs)
+        return [said_and_meant(item, reply) for item, reply in zip(asked, given, strict=True)]
+
+    return OfModel("choice", f"items {fingerprint(list(items))}", False, values)
+
+
+def said_and_meant(item: Item, reply: Reply) -> Value:
+    """A value of `choice`."""
+    said = reply.chosen.removeprefix(item.opener) if reply.chosen else reply.token
+    words = {"matching": item.matching, "other": item.other}
+    return {"said": said, **words, "margin": reply.margin}
+
+
+def counted(values: Sequence[Mapping]) -> Tally:
+    """Counts values of `choice`."""
+    valid = [v["said"] for v in values if v["said"] in (v["matching"], v["other"])]
+    matches = sum(v["said"] == v["matching"] for v in values)
+    commonest = max(Counter(valid).values(), default=0)
+    return Tally(len(values), matches, len(values) - len(valid), commonest)
+
+
 def tally(pairs: Pairs, answers: Sequence[Answer]) -> Tally:
     """Counts generated letters."""
     if not answers:
         raise UserError("no answers to count: give at least one")
-    given = [letter(answer.text, pair_of(pairs, answer.prompt)) for answer in answers]
-    matches = sum(chosen == pair_of(pairs, answer.prompt)[0] for chosen, answer in zip(given, answers, strict=True))
-    counts = Counter(chosen for chosen in given if chosen is not None)
-    return Tally(len(given), matches, given.count(None), max(counts.values(), default=0))
+    both = [pair_of(pairs, answer.prompt) for answer in answers]
+    letters = [letter(answer.text, pair) for answer, pair in zip(answers, both, strict=True)]
+    given = zip(letters, both, strict=True)
+    return counted([{"said": said, "matching": a, "other": b} for said, (a, b) in given])
 
 
 def matching(pairs: Pairs) -> OfAnswers:
-    """1 for an answer that begins with the matching letter; its mean is the matching score. Meant for answers of a token or two:
-    of a sentence, the article A would be a letter."""
-
-    def values(answers: Sequence[Answer]) -> list[float]:
-        return [float(tally(pairs, [answer]).matching) for answer in answers]
-
-    return OfAnswers("matching", f"pairs {named_by(pairs)}", True, values)
+    """1 for an answer that begins with the matching letter; its mean is the matching score. Meant
+    for answers of a token or two: of a sentence, the article A would be a letter."""
+    values = lambda answers: [float(tally(pairs, [a]).matching) for a in answers]  # noqa: E731
+    return OfAnswers("matching", named_by(pairs), True, values)
 
 
 def faulty(pairs: Pairs) -> OfAnswers:
     """1 for an answer that begins with neither letter."""
-
-    def values(answers: Sequence[Answer]) -> list[float]:
-        return [float(tally(pairs, [answer]).faulty) for answer in answers]
-
-    return OfAnswers("faulty", f"pairs {named_by(pairs)}", True, values)
+    values = lambda answers: [float(tally(pairs, [a]).faulty) for a in answers]  # noqa: E731
+    return OfAnswers("faulty", named_by(pairs), True, values)
 
 
 def margin(pairs: Pairs) -> OfModel:
-    """The logit of the matching answer's token minus that of the other's, where the two first differ."""
-
-    def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
-        return margins(pairs, runner, programs, prompts)
-
-    return OfModel("margin", f"pairs {named_by(pairs)}", False, values)
+    """The matching answer's logit minus the other's, of the tokens in which they first differ."""
+    return OfModel("margin", named_by(pairs), False, partial(margins, pairs))
 
 
 def chooses(pairs: Pairs) -> OfModel:
     """1 where the matching answer's token has the higher logit of the two."""
 
-    def values(runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
+    def values(runner: Runner, programs: Programs, prompts: Prompts) -> list[float]:
         return [float(difference > 0) for difference in margins(pairs, runner, programs, prompts)]
 
-    return OfModel("chooses", f"pairs {named_by(pairs)}", True, values)
+    return OfModel("chooses", named_by(pairs), True, values)
 
 
-def margins(pairs: Pairs, runner: Runner, programs: Sequence[Program], prompts: Sequence[Prompt]) -> list[float]:
+def margins(pairs: Pairs, runner: Runner, programs: Programs, prompts: Prompts) -> list[float]:
     """Differences of logits after the prompt and what the two answers share."""
-    own = [pair_of(pairs, prompt) for prompt in prompts]
-    return [reply.margin for reply in replies(runner, [prompt.text for prompt in prompts], own, programs)]
-
-
-def replies(runner: Runner, prompts: Sequence[str], pairs: Sequence[Pair], programs: Sequence[Program]) -> list[Reply]:
-    """One greedy token after each prompt and what its two answers share."""
-    places = [parting(runner.chat, pair) for pair in pairs]
-    whole = runner.chat.rows([Text(prompt, first) for prompt, (first, _) in zip(prompts, pairs, strict=True)])
-    rows = [(own, answer[:at]) for (own, answer), (at, *_) in zip(whole, places, strict=True)]
-    asked = torch.tensor([both for _, *both in places])
-    found = {}
-    for batch, own, numbers in runner.batches(rows, programs):
-        taken = runner.taken(batch, own, 1, choices, asked[numbers])
-        for i, top, (first, second) in zip(numbers, taken["top"].tolist(), taken["asked"].tolist(), strict=True):
-            _, *both = places[i]
-            chosen = pairs[i][both.index(top)] if top in both else None
-            found[i] = Reply(chosen, runner.chat.tokenizer.decode([top]), first - second)
-    return by_row(found)
-
-
-def parting(chat: Chat, pair: Pair) -> tuple[int, int, int]:
-    """How many tokens the two answers share, and the first token of each after those."""
-    first, second = (chat.response_ids(text) for text in pair)
-    for at, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return at, a, b
-    raise UserError(f"answers {pair[0]!r} and {pair[1]!r}: one begins with the other; give two whose tokens differ")
+    both = [pair_of(pairs, prompt) for prompt in prompts]
+    return [reply.margin for reply in replies(runner, prompts, both, programs)]
 
 
 def letter(text: str, pair: Pair) -> str | None:
@@ -151,13 +131,16 @@ def letter(text: str, pair: Pair) -> str | None:
 def pair_of(pairs: Pairs, prompt: Prompt) -> Pair:
     """The prompt's two answers."""
     if prompt.text not in pairs:
-        raise UserError(f"prompt {prompt.text[:60]!r}: no pair of answers for it; give the file that the prompts come from")
+        raise UserError(
+            f"prompt {prompt.text[:60]!r}: no pair of answers for it; "
+            "give the file that the prompts come from"
+        )
     return pairs[prompt.text]
 
 
 def named_by(pairs: Pairs) -> str:
     """The pairs' fingerprint."""
-    return fingerprint(sorted((prompt, *pair) for prompt, pair in pairs.items()))
+    return f"pairs {fingerprint(sorted((prompt, *pair) for prompt, pair in pairs.items()))}"
 
 
 def load_pairs(text: str) -> dict[str, Pair]:
@@ -165,5 +148,6 @@ def load_pairs(text: str) -> dict[str, Pair]:
     source = parse_source(text)
     rows = read_rows(source)
     column = column_of(source, rows, "prompt")
-    first, second = (column_of(replace(source, column=None), rows, name) for name in ("matching", "other"))
+    plain = replace(source, column=None)
+    first, second = (column_of(plain, rows, name) for name in ("matching", "other"))
     return {row[column].strip(): (row[first], row[second]) for row in rows}

@@ -1,32 +1,36 @@
-"""The grid of the behaviours recipe: each behaviour's direction alone, at every layer and coefficient, on the tune split."""
+"""What is chosen on the tune split: for each direction alone the layer and the coefficient, for all
+together a layer, or one for each, and a scalar."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import compress, product
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from nnsteer.folder import Folder
-from nnsteer.measure.items import Asked, Row, ask, counted
-from nnsteer.model.runner import Runner
-from nnsteer.program.direction import Directions
-from nnsteer.program.program import Program, add
-from nnsteer.program.site import Site
+from nnsteer.measure.choice import choice, counted
+from nnsteer.program.program import Program
 from nnsteer.program.span import Where
+from nnsteer.recipes.behaviours.ways import SIGNS, ByName, Way
+from nnsteer.study import BASELINE, Run, Variant
+from nnsteer.study.rows import Row
 from nnsteer.texts.behaviours import Behaviour
+from nnsteer.texts.sets import PromptSet
+from nnsteer.texts.source import Prompt
 
-SIGNS = (1, -1)
+Spreads = Mapping[str, Mapping[int, float]]
+"""Differences of matching scores, by behaviour and layer."""
 
 
 @dataclass(frozen=True)
 class Score:
     """What a behaviour's items say of one way to steer."""
 
-    score: float
+    matching: float
     """The matching score: matches over all items."""
     faulty: float
     """The share of answers that are neither of the two."""
@@ -40,86 +44,130 @@ class Score:
         return not self.collapsed and self.faulty <= max_faulty
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One behaviour's direction, added at one layer."""
+def ask(
+    run: Run, variants: Sequence[Variant], behaviour: Behaviour, split: Literal["tune", "test"]
+) -> list[Row]:
+    """Which answers the model gives to a behaviour's items under each variant."""
+    items = behaviour.tune if split == "tune" else behaviour.test
+    prompts = tuple(Prompt(item.prompt) for item in items)
+    return run.ask(variants, [PromptSet(f"{behaviour.name} {split}", prompts)], [choice(items)])
 
-    behaviour: str
-    layer: int
-    coefficient: float
-    found: Score
+
+def scores(run: Run, variants: Sequence[Variant], behaviour: Behaviour) -> list[Score]:
+    """Each variant's on the behaviour's tune items."""
+    rows = ask(run, variants, behaviour, "tune")
+    return [score([row for row in rows if row.variant == variant.name]) for variant in variants]
 
 
 def score(rows: Sequence[Row]) -> Score:
     """The rows of one behaviour under one variant."""
-    tally = counted(rows)
-    return Score(tally.score, tally.faulty / tally.total, tally.collapsed, fmean(row.margin for row in rows))
+    choices = [row.values["choice"] for row in rows]
+    tally, margin = counted(choices), fmean(choice["margin"] for choice in choices)
+    return Score(tally.score, tally.faulty / tally.total, tally.collapsed, margin)
 
 
 def walk(
-    folder: Folder, runner: Runner, behaviours: Sequence[Behaviour], directions: Mapping[str, Directions],
-    coefficients: Sequence[float], span: Where, max_faulty: float,
-) -> list[Cell]:  # fmt: skip
-    """Every behaviour's tune items at every layer that its directions have, unsteered, then with both signs of one coefficient
-    after the other; a layer and sign at which the answers collapse or are faulty is left there (van der Weij et al.). Rows lie in
-    grid_rows.jsonl, cells in grid.json."""
-    layers = [site.layer for site in directions[behaviours[0].name]]
-    asked = [Asked("baseline", b.name, item, Program()) for b in behaviours for item in b.tune]
-    plain = grouped(ask(folder, "grid_rows.jsonl", runner, asked))
-    cells = [Cell(b.name, layer, 0.0, score(plain["baseline", b.name])) for b, layer in product(behaviours, layers)]
-    alive = list(product(behaviours, layers, SIGNS))
-    for size in sorted(coefficients):
-        if not alive:
-            break
-        names = {(b.name, layer, sign): f"layer {layer} coefficient {sign * size:g}" for b, layer, sign in alive}
-        asked = []
-        for b, layer, sign in alive:
-            program = add({Site(layer): directions[b.name][Site(layer)]}, sign * size, span)
-            asked += [Asked(names[b.name, layer, sign], b.name, item, program) for item in b.tune]
-        found = grouped(ask(folder, "grid_rows.jsonl", runner, asked))
-        new = {at: Cell(*at[:2], at[2] * size, score(found[names[at], at[0]])) for at in names}
-        cells += new.values()
-        alive = [(b, layer, sign) for b, layer, sign in alive if new[b.name, layer, sign].found.usable(max_faulty)]
-    folder.write_json("grid.json", {"cells": [asdict(cell) for cell in cells]})
-    return cells
+    run: Run,
+    behaviours: Sequence[Behaviour],
+    directions: ByName,
+    coefficients: Sequence[float],
+    span: Where,
+    max_faulty: float,
+) -> dict[Way, Score]:
+    """Every behaviour's tune items at every layer that its directions have, unsteered, then with
+    both signs of one coefficient after the other; a layer and sign at which the answers collapse or
+    are faulty is left there (van der Weij et al.). Kept in grid.json."""
+    grid: dict[Way, Score] = {}
+    for behaviour in behaviours:
+        name, layers = behaviour.name, [site.layer for site in directions[behaviour.name]]
+        (unsteered,) = scores(run, [Variant(BASELINE, Program())], behaviour)
+        grid |= {Way(name, layer, 0.0): unsteered for layer in layers}
+        alive = list(product(layers, SIGNS.values()))
+        for size in sorted(coefficients):
+            ways = [Way(name, layer, sign * size) for layer, sign in alive]
+            variants = [way.variant(str(way), directions, span) for way in ways]
+            grid |= zip(ways, scores(run, variants, behaviour), strict=True)
+            alive = list(compress(alive, [grid[way].usable(max_faulty) for way in ways]))
+    cells = [{**asdict(way), "score": asdict(score)} for way, score in grid.items()]
+    run.folder.write_json("grid.json", {"cells": cells})
+    return grid
 
 
-def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by variant and behaviour."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.variant, row.behaviour), []).append(row)
-    return groups
+def best(
+    grid: Mapping[Way, Score], name: str, sign: int, max_faulty: float, layer: int | None = None
+) -> Way:
+    """What moves a behaviour's matching score furthest up (sign 1) or down (-1) while the model
+    still chooses, at one layer or at any; ties go to the smaller coefficient, so that where nothing
+    helps it is 0."""
+    here = [way for way in grid if way.behaviour == name and layer in (None, way.layer)]
+    along = [w for w in here if w.coefficient * sign > 0 and grid[w].usable(max_faulty)]
+    unsteered = [way for way in here if way.coefficient == 0]
+    return max(
+        [*unsteered, *along], key=lambda way: (sign * grid[way].matching, -abs(way.coefficient))
+    )
 
 
-def best(cells: Sequence[Cell], behaviour: str, sign: int, max_faulty: float, layer: int | None = None) -> Cell:
-    """The cell that moves the matching score furthest up (sign 1) or down (-1) among those where the model still chooses, at one
-    layer or at any; ties go to the smaller coefficient, so that where nothing helps it is 0."""
-    own = [c for c in cells if c.behaviour == behaviour and c.coefficient * sign >= 0 and layer in (None, c.layer)]
-    usable = [c for c in own if c.coefficient == 0 or c.found.usable(max_faulty)]
-    return max(usable, key=lambda c: (sign * c.found.score, -abs(c.coefficient)))
+def best_of_each(
+    grid: Mapping[Way, Score], max_faulty: float, layer: int | None = None
+) -> dict[str, Way]:
+    """The best ways up and down, by the behaviour's name with the sign."""
+    names = dict.fromkeys(way.behaviour for way in grid)
+    pairs = product(names, SIGNS.items())
+    return {f"{name} {s}": best(grid, name, sign, max_faulty, layer) for name, (s, sign) in pairs}
 
 
-def spreads(cells: Sequence[Cell], max_faulty: float) -> dict[str, dict[int, float]]:
-    """How far apart the best cells of both signs are, by behaviour and layer."""
-    names, layers = (list(dict.fromkeys(getattr(c, part) for c in cells)) for part in ("behaviour", "layer"))
-
-    def spread(name: str, layer: int) -> float:
-        up, down = (best(cells, name, sign, max_faulty, layer).found.score for sign in SIGNS)
-        return up - down
-
-    return {name: {layer: spread(name, layer) for layer in layers} for name in names}
+def spreads(grid: Mapping[Way, Score], max_faulty: float) -> Spreads:
+    """How far apart the best scores of both signs are, by behaviour and layer."""
+    found: dict[str, dict[int, float]] = {}
+    for name, layer in dict.fromkeys((way.behaviour, way.layer) for way in grid):
+        up, down = (best(grid, name, sign, max_faulty, layer) for sign in (1, -1))
+        found.setdefault(name, {})[layer] = grid[up].matching - grid[down].matching
+    return found
 
 
-def common_layer(found: Mapping[str, Mapping[int, float]]) -> int:
+def common_layer(spreads: Spreads) -> int:
     """The layer at which the behaviours' spreads are largest together."""
-    layers = next(iter(found.values()))
-    return max(layers, key=lambda layer: sum(own[layer] for own in found.values()))
+    layers = next(iter(spreads.values()))
+    return max(layers, key=lambda layer: sum(of_layer[layer] for of_layer in spreads.values()))
 
 
-def layer_of_each(found: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
-    """A layer for every behaviour, no layer for more of them than must be, with the largest sum of spreads."""
-    layers = list(next(iter(found.values())))
-    places = layers * -(-len(found) // len(layers))
-    rows, columns = linear_sum_assignment(np.array([[own[layer] for layer in places] for own in found.values()]), maximize=True)
-    return {list(found)[row]: places[column] for row, column in zip(rows, columns, strict=True)}
+def layer_of_each(spreads: Spreads) -> list[int]:
+    """A layer for every behaviour, no layer for more of them than must be, with the largest sum of
+    spreads."""
+    layers = list(next(iter(spreads.values())))
+    places = layers * -(-len(spreads) // len(layers))
+    gains = np.array([[of_layer[layer] for layer in places] for of_layer in spreads.values()])
+    _, columns = linear_sum_assignment(gains, maximize=True)
+    return [places[column] for column in columns]
+
+
+def sweep(
+    run: Run, behaviours: Sequence[Behaviour], variants: Mapping[float, Variant]
+) -> dict[float, dict[str, Score]]:
+    """Every behaviour's tune items at every scalar of simultaneous steering. Kept in sweep.json."""
+    swept: dict[float, dict[str, Score]] = {scalar: {} for scalar in variants}
+    for behaviour in behaviours:
+        of_scalars = scores(run, list(variants.values()), behaviour)
+        for scalar, score in zip(variants, of_scalars, strict=True):
+            swept[scalar][behaviour.name] = score
+    points = []
+    for scalar, by_name in swept.items():
+        facts = {name: asdict(score) for name, score in by_name.items()}
+        points.append({"scalar": scalar, "variant": variants[scalar].name, "behaviours": facts})
+    run.folder.write_json("sweep.json", {"points": points})
+    return swept
+
+
+def best_scalar(swept: Mapping[float, Mapping[str, Score]], sign: int, max_faulty: float) -> float:
+    """The scalar of this sign that moves the mean matching score furthest while the model still
+    chooses on every behaviour; 0 where there is none."""
+    usable = [
+        scalar
+        for scalar, by_name in swept.items()
+        if scalar * sign > 0 and all(score.usable(max_faulty) for score in by_name.values())
+    ]
+
+    def effect(scalar: float) -> tuple[float, float]:
+        return sign * fmean(score.matching for score in swept[scalar].values()), -abs(scalar)
+
+    return max([0.0, *usable], key=effect)
