@@ -14,7 +14,6 @@ from nnsteer.measure.choice import (
     load_pairs,
     margin,
     matching,
-    parting,
     tally,
 )
 from nnsteer.measure.classifier import classifier

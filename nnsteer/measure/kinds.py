@@ -13,7 +13,6 @@ from nnsteer.model.runner import Runner
 from nnsteer.program.program import Program
 from nnsteer.texts.source import Prompt
 
-
 Value = float | Mapping[str, float | str]
 """A number, NaN where it could not be had; or several that come from one pass, by name."""
 

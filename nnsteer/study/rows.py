@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from nnsteer.folder import Folder, unique
 from nnsteer.measure.kinds import Measure
-from nnsteer.study.cells import Question, value_key
+from nnsteer.study.cells import Question, hashed, value_key
 
+LONG, BEGINNING = 2000, 200  # characters
 ANSWERS, VALUES, EARLIER = "completions.jsonl", "rows.jsonl", "earlier_"
 
 
@@ -39,7 +40,7 @@ class Keyed(NamedTuple):
     def place(self) -> Place:
         """Where the result stands."""
         q = self.question
-        return Place(self.key, q.variant, q.set, q.prompt.kind, q.prompt.text, q.sample)
+        return Place(self.key, q.variant, q.set, q.prompt.kind, shown(q.prompt.text), q.sample)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Row:
     def position(self) -> tuple:
         """Where it stands: a `Place` without its key."""
         return self.variant, self.set, self.kind, self.prompt, self.sample
+
+
+def shown(prompt: str) -> str:
+    """A prompt as it stands in a line: a document, which would stand there many times, by its
+    beginning and a hash."""
+    return prompt if len(prompt) <= LONG else f"{prompt[:BEGINNING]} ... {hashed(prompt)}"
 
 
 def of_answers(questions: Iterable[Question]) -> list[Keyed]:
@@ -98,16 +105,19 @@ def set_aside(folder: Folder, name: str, wanted: Iterable[Place]) -> None:
         folder.write_lines(name, inside)
 
 
-def copy_known(folder: Folder, name: str, asked: Iterable[Keyed]) -> set[str]:
-    """Adds the lines that a file lacks and whose content is known under another name, set or kind;
-    returns the keys that are known."""
-    known = {line["key"]: line for line in lines(folder, name)}
-    there = {place_of(line) for line in folder.read_lines(name)}
+def copy_known(folder: Folder, name: str, asked: Sequence[Keyed]) -> dict[str, dict]:
+    """The lines that are known, by key; those of them that were asked for and stand under another
+    name, set or kind are added to the file where they stand now."""
+    here = folder.read_lines(name)
+    known: dict[str, dict] = {}
+    for line in (*here, *folder.read_lines(EARLIER + name)):
+        known.setdefault(line["key"], line)
+    there = {place_of(line) for line in here}
     places = dict.fromkeys(keyed.place for keyed in asked if keyed.key in known)
     new = [known[place.key] | place._asdict() for place in places if place not in there]
     if new:
         folder.append(name, new)
-    return set(known)
+    return known
 
 
 def forget_failures(folder: Folder) -> None:

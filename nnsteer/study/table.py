@@ -17,17 +17,18 @@ from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
 from nnsteer.model.completion import Completion
 from nnsteer.model.runner import Runner
 from nnsteer.progress import bar
-from nnsteer.study.cells import GREEDY, Question, Sampling, Variant, questions
+from nnsteer.study.cells import GREEDY, Question, Sampling, Variant, questions, value_key
 from nnsteer.study.rows import (
     ANSWERS,
     VALUES,
     Keyed,
+    Place,
     Row,
     copy_known,
+    joined,
     missing,
     of_answers,
     of_values,
-    read_rows,
 )
 from nnsteer.texts.sets import PromptSet
 
@@ -58,21 +59,32 @@ class Table:
         """The row of every prompt under every variant, in this order: from the folder where it is
         there, else answered and measured. Variants share batches."""
         asked = self.questions(variants, sets)
-        self.complete(asked, measures)
-        rows = read_rows(self.folder, {prompt_set.name for prompt_set in sets})
-        there = {row.position: row for row in rows}
-        return [there[keyed.place[1:]] for keyed in of_answers(asked)]
+        answers, values = self.complete(asked, measures)
+        rows = []
+        for question, keyed in zip(asked, of_answers(asked), strict=True):
+            of_row = {m.name: values[value_key(question, m)]["value"] for m in measures}
+            rows.append(joined(keyed.place[1:], answers.get(question.key, {}), of_row))
+        return rows
 
-    def complete(self, asked: Sequence[Question], measures: Sequence[Measure]) -> None:
-        """Adds to completions.jsonl and rows.jsonl what they lack of these questions."""
+    def complete(
+        self, asked: Sequence[Question], measures: Sequence[Measure]
+    ) -> tuple[dict[str, dict], dict[str, dict]]:
+        """Adds to completions.jsonl and rows.jsonl what they lack of these questions; returns the
+        lines of both by key."""
+        answers: dict[str, dict] = {}
         if not all(isinstance(measure, OfModel) for measure in measures):
-            self.fill(ANSWERS, "answers", of_answers(asked), self.runner, self.answer)
-        answers = {line["key"]: line for line in self.folder.read_lines(ANSWERS)}
+            keyed = of_answers(asked)
+            answers = copy_known(self.folder, ANSWERS, keyed)
+            self.fill(ANSWERS, "answers", keyed, answers, self.runner, self.answer)
+        keyed_values = {measure.name: of_values(asked, measure) for measure in measures}
+        everything = [keyed for of_measure in keyed_values.values() for keyed in of_measure]
+        values = copy_known(self.folder, VALUES, everything)
         for measure in measures:
             judges = isinstance(measure, OfAnswers)
             runner = self.runner.with_batch_size(JUDGED_AT_ONCE) if judges else self.runner
             work = partial(measured, measure, answers)
-            self.fill(VALUES, measure.name, of_values(asked, measure), runner, work)
+            self.fill(VALUES, measure.name, keyed_values[measure.name], values, runner, work)
+        return answers, values
 
     def answer(self, runner: Runner, chunk: Sequence[Question]) -> list[dict]:
         """Generates a batch of answers."""
@@ -88,14 +100,20 @@ class Table:
         return list(map(answer_line, completions))
 
     def fill(
-        self, name: str, task: str, asked: Sequence[Keyed], runner: Runner, work: Work
+        self,
+        name: str,
+        task: str,
+        asked: Sequence[Keyed],
+        known: dict[str, dict],
+        runner: Runner,
+        work: Work,
     ) -> None:
-        """Adds the lines that a file lacks, batch by batch: each result once, at every place where
-        it stands. A batch that does not fit into memory is halved."""
-        places: dict[str, list[dict]] = {}
+        """Adds the lines that a file lacks, and to `known`, batch by batch: each result once, at
+        every place where it stands. A batch that does not fit into memory is halved."""
+        places: dict[str, list[Place]] = {}
         for keyed in asked:
-            places.setdefault(keyed.key, []).append(keyed.place._asdict())
-        todo = missing(asked, copy_known(self.folder, name, asked))
+            places.setdefault(keyed.key, []).append(keyed.place)
+        todo = missing(asked, known)
         if not todo:
             return
         with bar(task, len(places)) as advance:
@@ -107,8 +125,9 @@ class Table:
                 except torch.OutOfMemoryError:
                     runner = halved(runner)
                     continue
-                new = zip(chunk, made, strict=True)
-                lines = [place | line for keyed, line in new for place in places[keyed.key]]
+                new = {keyed.key: line for keyed, line in zip(chunk, made, strict=True)}
+                known |= new
+                lines = [place._asdict() | new[key] for key in new for place in places[key]]
                 self.folder.append(name, lines)
                 advance(len(chunk))
                 todo = todo[len(chunk) :]
