@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
 
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure import answers, items, sampled, walks
-from nnsteer.measure.walks import rows_of, trade_offs
-from nnsteer.recipes.behaviours import Config, check_behaviours
+from nnsteer.recipes.behaviours import Config
+from nnsteer.recipes.behaviours.options import check_behaviours
 from nnsteer.report import (
     affine,
     behaviour_summary,
@@ -20,7 +18,7 @@ from nnsteer.report import (
     refusal,
     results,
 )
-from nnsteer.study.rows import Place, sort_out
+from nnsteer.study.rows import Place, read_rows, set_aside
 
 
 def behaviours_run(path, name):
@@ -29,21 +27,28 @@ def behaviours_run(path, name):
     ways = [*(f"{b} {sign}" for b, sign in product((name, other), "+-")), "sum +", "simultaneous +"]
     folder.write_json("config.json", {"settings": {"max_faulty": 0.05}})
     alone = {way: {"behaviour": way[:-2], "layer": 0, "coefficient": 1.0} for way in ways[:4]}
+    controls = {f"random {way}": axes | {"control": 1} for way, axes in alone.items()}
     folder.write_json("chosen.json", {"alone": alone, "layer": 0, "layers": {name: 0, other: 0}, "scalars": {}})
+    folder.write_json("variants.json", alone | {"sum +": {"layer": 0}, "simultaneous +": {"scalar": 1.0}} | controls)
     folder.write_json("cosines.json", {"block_out[0]": [[1.0, 0.1], [0.1, 1.0]]})
     folder.write_json("seconds.json", {})
-    asked = [(variant, behaviour, False) for variant, behaviour in product(("baseline", *ways), (name, other))]
-    asked += [(f"random {way}", way[:-2], True) for way in ways[:4]]
-    rows = [
-        asdict(items.Row(variant, behaviour, f"q{i}", "A", "B", said, float(i), control))
-        for variant, behaviour, control in asked
-        for i in range(30)
-        for said in ("A" if variant.endswith("+") and not control else "AB"[i % 2])
-    ]
+    folder.write_json("texts.json", [f"t{i}" for i in range(9)])
+    asked = list(product(("baseline", *ways), (name, other)))
+    asked += [(variant, axes["behaviour"]) for variant, axes in controls.items()]
+    rows = []
+    for (variant, behaviour), i in product(asked, range(30)):
+        said = "A" if variant.endswith("+") and variant not in controls else "AB"[i % 2]
+        value = {"said": said, "matching": "A", "other": "B", "margin": float(i)}
+        rows.append(line(variant, f"{behaviour} test", f"q{i}", "choice", value))
+    for variant, i in product(("baseline", *ways), range(9)):
+        rows.append(line(variant, "text", f"t{i}", "hits", {"tokens": 5 + i, "top1": i, "top10": i}))
     folder.append("rows.jsonl", rows)
-    text = [{"variant": v, "text": i, "top1": i / 9, "tokens": 5 + i} for v, i in product(("baseline", *ways), range(9))]
-    folder.append("text_rows.jsonl", text)
     return folder
+
+
+def line(variant, prompts, prompt, measure, value):
+    place = {"key": f"{variant} {prompts} {prompt}", "variant": variant, "set": prompts, "kind": ""}
+    return place | {"prompt": prompt, "sample": 0, "measure": measure, "value": value}
 
 
 def double(folder, name):
@@ -73,45 +78,57 @@ def test_a_behaviours_run_whose_rows_are_doubled_has_the_same_summary(tmp_path):
     folder = behaviours_run(tmp_path, "wealth")
     before = behaviour_summary.summarise(folder)
     double(folder, "rows.jsonl")
-    double(folder, "text_rows.jsonl")
     assert behaviour_summary.summarise(folder) == before
+
+
+def answered(folder, rows):
+    """Lines of both files, of (variant, set, prompt, refused, broken)."""
+    for variant, prompts, prompt, refused, broken in rows:
+        place = {"key": f"{variant} {prompts} {prompt}", "variant": variant, "set": prompts, "kind": ""}
+        place |= {"prompt": prompt, "sample": 0}
+        folder.append("completions.jsonl", [place | {"completion": "no", "ids": [], "scores": [], "fired": []}])
+        values = {"refusal": float(refused), "broken": float(broken)}
+        folder.append("rows.jsonl", [place | {"measure": m, "value": v} for m, v in values.items()])
+
+
+def refusal_rows():
+    some = product(refusal.LABELS, refusal.SETS, range(12))
+    return [(variant, name, f"{name} {i}", i % 3 == 0, i % 5 == 1) for variant, name, i in some]
 
 
 def test_a_refusal_runs_doubled_rows_count_once(tmp_path):
     folder = Folder(tmp_path)
     quality = {"test": {"f1": 1.0, "precision": 1.0, "recall": 1.0}}
-    folder.write_json("condition.json", {"site": {"layer": 0}, "threshold": 0.0, "fires_when": "above", "quality": quality})
+    facts = {"site": {"layer": 0}, "threshold": 0.0, "fires_when": "above", "quality": quality}
+    folder.write_json("condition.json", facts)
     folder.write_json("dose.json", {"chosen": "one"})
     folder.write_json("seconds.json", {})
-    some = [
-        asdict(answers.Row(variant, side, "", f"{side} {i}", "no", i % 3 == 0, i % 5 == 1, 0.1, None, None))
-        for variant, side, i in product(refusal.LABELS, ("harmful", "harmless"), range(12))
-    ]
-    folder.append("rows.jsonl", some)
-    before, found = refusal.summarise(folder), category_numbers.read_answers(folder, "rows.jsonl")
-    double(folder, "rows.jsonl")
-    folder.append("rows.jsonl", [row | {"refused": not row["refused"]} for row in some])  # the later ones are ignored
-    assert refusal.summarise(folder) == before
-    assert category_numbers.read_answers(folder, "rows.jsonl") == found
+    answered(folder, refusal_rows())
+    before = refusal.summarise(folder), category_numbers.read_answers(folder, refusal.SETS), read_rows(folder)
+    for name in ("completions.jsonl", "rows.jsonl"):
+        double(folder, name)
+    later = [row[:3] + (not row[3], False) for row in refusal_rows()]  # the later ones are ignored
+    answered(folder, later)
+    after = refusal.summarise(folder), category_numbers.read_answers(folder, refusal.SETS), read_rows(folder)
+    assert after == before
 
 
-def test_sampled_answers_and_walks_count_once(tmp_path):
+def test_an_affine_and_a_skills_runs_rows_count_once(tmp_path):
     folder = Folder(tmp_path)
-    one = sampled.Row("ace", 0.0, "harmful", "", "p", 0, "no", True, False)
-    own = [replace(one, method=m, prompt=f"p{i}", sample=s) for m, i, s in product(("ace", "unsteered"), range(5), range(2))]
-    folder.append("rows.jsonl", map(asdict, own))
+    prompts = {"harmful test": [f"p{i}" for i in range(5)]}
+    folder.write_json("prompts.json", prompts)
+    axes = {"ace 0.0": {"method": "ace", "alpha": 0.0}, "unsteered": {"method": "unsteered", "alpha": 0.0}}
+    axes |= {"layer 1 1": {"place": "layer 1", "coefficient": 1.0}}
+    folder.write_json("variants.json", axes)
+    answered(folder, [(v, "harmful test", p, True, False) for v in ("ace 0.0", "unsteered") for p in prompts["harmful test"]])
     before = affine.read(folder)
-    double(folder, "rows.jsonl")
-    assert affine.read(folder) == before
-    (tmp_path / "walks").mkdir()
-    folder = Folder(tmp_path / "walks")
-    step = walks.Row("test", "layer 1", 1.0, "skill", 0, [5, 5], [3, 2], [4, 4])
-    ways = (("unsteered", 0.0), ("layer 1", 1.0))
-    own = [replace(step, variant=v, coefficient=c, domain=d) for (v, c), d in product(ways, ("skill", "retained"))]
-    folder.append("rows.jsonl", map(asdict, own))
-    before = rows_of(folder)
-    double(folder, "rows.jsonl")
-    assert rows_of(folder) == before and set(trade_offs(rows_of(folder), "test")) == {"layer 1"}
+    hits = {"tokens": 5, "top1": 3, "top10": 4}
+    ways = product(("unsteered", "layer 1 1"), ("skill test", "retained test"), range(2))
+    folder.append("rows.jsonl", [line(v, s, f"d{i}", "hits", hits) for v, s, i in ways])
+    rows = read_rows(folder)
+    for name in ("completions.jsonl", "rows.jsonl"):
+        double(folder, name)
+    assert affine.read(folder) == before and read_rows(folder) == rows
 
 
 def test_a_studys_doubled_rows_count_once_and_the_next_start_leaves_each_once(tmp_path):
@@ -120,16 +137,16 @@ def test_a_studys_doubled_rows_count_once_and_the_next_start_leaves_each_once(tm
     about = {"baseline": "baseline", "variants": names, "controls": {}, "sets": [{"name": "s", "n": 9}]}
     measure = {"name": "length", "settings": "", "binary": False}
     folder.write_json("study.json", about | {"measures": [measure], "recommend": None, "planes": {}, "scores": {}})
-    place = [Place(f"{v['name']} {i}", v["name"], "s", "") for v, i in product(names, range(9))]
-    answer = [p._asdict() | {"prompt": p.key[-1], "completion": "a"} for p in place]
-    value = [p._asdict() | {"prompt": p.key[-1], "measure": "length", "value": float(i)} for i, p in enumerate(place)]
+    place = [Place(f"{v['name']} {i}", v["name"], "s", "", str(i), 0) for v, i in product(names, range(9))]
+    answer = [p._asdict() | {"completion": "a"} for p in place]
+    value = [p._asdict() | {"measure": "length", "value": float(i)} for i, p in enumerate(place)]
     folder.append("completions.jsonl", answer)
     folder.append("rows.jsonl", value)
     before = results.read(folder)
     for name in ("completions.jsonl", "rows.jsonl"):
         double(folder, name)
     assert results.read(folder) == before and results.summarise(results.read(folder)) == results.summarise(before)
-    sort_out(folder, "rows.jsonl", place)
+    set_aside(folder, "rows.jsonl", place)
     assert folder.read_lines("rows.jsonl") == value
 
 
