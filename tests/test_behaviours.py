@@ -152,9 +152,9 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     shutil.copytree(done, out)
     cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
     (out / "rows.jsonl").write_bytes(b"".join(line for i, line in enumerate(cut) if i % 3) + cut[0][:25])
-    asked, reply, count = [], choice.replies, skill.hits
+    asked, reply, count = [], choice.replies, skill.of_tokens
     monkeypatch.setattr(choice, "replies", lambda runner, prompts, *a: asked.extend(prompts) or reply(runner, prompts, *a))
-    monkeypatch.setattr(skill, "hits", lambda *a: asked.extend(a[2]) or count(*a))
+    monkeypatch.setattr(skill, "of_tokens", lambda *a: asked.extend(a[3]) or count(*a))
     monkeypatch.setattr(Runner, "moments", lambda *_, **__: pytest.fail("directions were read again"))
     monkeypatch.setattr(Runner, "record", lambda *_, **__: pytest.fail("directions were read again"))
     main(replace(config, out=out, batch_size=7))

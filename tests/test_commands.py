@@ -267,7 +267,7 @@ STEER = ["--directions", "refusal.safetensors"]
         (["study", "nowhere.toml"], "nowhere.toml: no such file; give a study"),
         (["study", "bad.toml", "--dry-run"], "[[variants]] layer 9: this model has 4 layers"),
         (["study", "bad.toml"], "[[variants]] layer 9: this model has 4 layers"),
-        (["report", "."], "no study and no finished run of refusal"),
+        (["report", "."], "no study and no finished run in it; give the folder of a study"),
         (["compare", ".", "."], "holds no study.json"),
         (["judge", ".", "--judge", "nowhere.toml"], "holds no answers"),
         (["organism", "train", "--epochs", "0"], "--epochs 0: must be at least 1"),

@@ -1,24 +1,5 @@
 """Measures of answers, of how they read, and of the steered model itself."""
 
-from nnsteer.measure.divergence import broken, drift, kl
-from nnsteer.measure.kinds import Measure, OfAnswers, OfModel, OfReading
-from nnsteer.measure.named import measures
-from nnsteer.measure.refusal import by_keywords, by_openers, either, is_broken, is_refused
-from nnsteer.measure.skill import hits
+import lazy_loader
 
-__all__ = [
-    "Measure",
-    "OfAnswers",
-    "OfModel",
-    "OfReading",
-    "broken",
-    "by_keywords",
-    "by_openers",
-    "drift",
-    "either",
-    "hits",
-    "is_broken",
-    "is_refused",
-    "kl",
-    "measures",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,6 @@ will.
 nnsteer study recipes/ablations/layer_strength.toml --out runs/layer_strength
 """
 
-from nnsteer.study.cells import BASELINE, Sampling, Variant
-from nnsteer.study.choose import Dose, layer_bands
-from nnsteer.study.run import Run, start
+import lazy_loader
 
-__all__ = ["BASELINE", "Dose", "Run", "Sampling", "Variant", "layer_bands", "start"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

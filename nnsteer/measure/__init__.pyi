@@ -1,0 +1,14 @@
+from .divergence import broken as broken
+from .divergence import drift as drift
+from .divergence import kl as kl
+from .kinds import Measure as Measure
+from .kinds import OfAnswers as OfAnswers
+from .kinds import OfModel as OfModel
+from .kinds import OfReading as OfReading
+from .named import measures as measures
+from .refusal import by_keywords as by_keywords
+from .refusal import by_openers as by_openers
+from .refusal import either as either
+from .refusal import is_broken as is_broken
+from .refusal import is_refused as is_refused
+from .skill import hits as hits
