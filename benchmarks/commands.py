@@ -1,4 +1,5 @@
-"""Whole commands in processes of their own: how soon the command line answers, and the refusal recipe's default run."""
+"""Whole commands in processes of their own: how soon the command line answers, and the refusal
+recipe's default run."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def start_up(settings: Settings) -> Iterator[Measured]:
         "nnsteer --help": (*NNSTEER, "--help"),
         "nnsteer fit --help": (*NNSTEER, "fit", "--help"),
     }
-    subjects = {name: timed(partial(execute, command, settings)) for name, command in commands.items()}
+    subjects = {
+        name: timed(partial(execute, command, settings)) for name, command in commands.items()
+    }
     yield paired("start-up", "", "s", subjects, settings.rounds)
 
 
@@ -36,7 +39,12 @@ def refusal(settings: Settings) -> Iterator[Measured]:
         with TemporaryDirectory() as at:
             execute((*NNSTEER, "recipe", "refusal", "--out", str(Path(at) / "run")), settings)
 
-    yield Measured("refusal recipe, default run", "organism", "s", {"nnsteer": [timed(once)() for _ in range(RUNS)]})
+    yield Measured(
+        "refusal recipe, default run",
+        "organism",
+        "s",
+        {"nnsteer": [timed(once)() for _ in range(RUNS)]},
+    )
 
 
 def execute(command: tuple[str, ...], settings: Settings) -> None:

@@ -1,6 +1,7 @@
-"""Directions from contrast pairs, beside the bare forward passes on the same batches and the peers. Their forwards, and the
-tokenising of their texts, are in the time; the bare passes' batches are ready, and they compute the last token's logits alone.
-A second row has the same passes with transformers' own chat template and tokenizer.
+"""Directions from contrast pairs, beside the bare forward passes on the same batches and the peers.
+Their forwards, and the tokenising of their texts, are in the time; the bare passes' batches are
+ready, and they compute the last token's logits alone. A second row has the same passes with
+transformers' own chat template and tokenizer.
 """
 
 from __future__ import annotations
@@ -32,13 +33,29 @@ SHORTEST, LONGEST = 5, 200  # tokens of prompts of mixed length, template includ
 
 
 def extraction(settings: Settings) -> Iterator[Measured]:
-    """Short prompts: the last token, with the peers; and the mean over the prompt, which none of them has."""
+    """Short prompts: the last token, with the peers; and the mean over the prompt, which none of
+    them has."""
     for model in opened(settings):
-        contrast = of_prompts(prompts("harmful", settings.pairs), prompts("harmless", settings.pairs))
-        yield from beside_peers(f"extraction, {settings.pairs} pairs, last token", model, contrast, OF_PEERS, settings)
-        means = {name: extracting(model.runner, contrast, name, PROMPT) for name in ("mean_difference", "pca_pairwise")}
-        subjects = {"transformers forward": bare(model, contrast)} | {f"nnsteer, {n}": timed(m) for n, m in means.items()}
-        yield paired(f"extraction, {settings.pairs} pairs, mean over the prompt", model.name, "s", subjects, settings.rounds)
+        contrast = of_prompts(
+            prompts("harmful", settings.pairs), prompts("harmless", settings.pairs)
+        )
+        yield from beside_peers(
+            f"extraction, {settings.pairs} pairs, last token", model, contrast, OF_PEERS, settings
+        )
+        means = {
+            name: extracting(model.runner, contrast, name, PROMPT)
+            for name in ("mean_difference", "pca_pairwise")
+        }
+        subjects = {"transformers forward": bare(model, contrast)} | {
+            f"nnsteer, {n}": timed(m) for n, m in means.items()
+        }
+        yield paired(
+            f"extraction, {settings.pairs} pairs, mean over the prompt",
+            model.name,
+            "s",
+            subjects,
+            settings.rounds,
+        )
 
 
 def mixed_lengths(settings: Settings) -> Iterator[Measured]:
@@ -55,22 +72,42 @@ def mixed_lengths(settings: Settings) -> Iterator[Measured]:
 def early_stop(settings: Settings) -> Iterator[Measured]:
     """Reading up to layer k of L, where k / L of the forward pass is needed."""
     for model in opened(settings):
-        contrast = of_prompts(prompts("harmful", settings.pairs), prompts("harmless", settings.pairs))
+        contrast = of_prompts(
+            prompts("harmful", settings.pairs), prompts("harmless", settings.pairs)
+        )
         subjects = {"transformers forward": bare(model, contrast)}
         count = len(model.sites)
         for k in sorted({count // 4, count // 2, 3 * count // 4, count}):
-            one = extracting(model.runner, contrast, "mean_difference", LAST_PROMPT, model.sites[k - 1 : k])
+            one = extracting(
+                model.runner, contrast, "mean_difference", LAST_PROMPT, model.sites[k - 1 : k]
+            )
             subjects[f"nnsteer, layer {k} of {count}"] = timed(one)
-        yield paired(f"extraction, {settings.pairs} pairs, one layer", model.name, "s", subjects, settings.rounds)
+        yield paired(
+            f"extraction, {settings.pairs} pairs, one layer",
+            model.name,
+            "s",
+            subjects,
+            settings.rounds,
+        )
 
 
 def beside_peers(
-    work: str, model: Opened, contrast: ContrastSet, of_peers: Sequence[tuple[str, fit.Method]], settings: Settings
+    work: str,
+    model: Opened,
+    contrast: ContrastSet,
+    of_peers: Sequence[tuple[str, fit.Method]],
+    settings: Settings,
 ) -> Iterator[Measured]:
     """Each method at the last token, and how far the peers' directions agree with ours."""
-    sides = [tuple(rendered(model.runner.chat, texts)) for texts in (contrast.positive, contrast.negative)]
+    sides = [
+        tuple(rendered(model.runner.chat, texts))
+        for texts in (contrast.positive, contrast.negative)
+    ]
     job = Job("extract", str(model.folder), settings.threads, settings.batch_size, *sides)
-    own = {name: extracting(model.runner, contrast, name, LAST_PROMPT) for name in dict.fromkeys(m for _, m in of_peers)}
+    own = {
+        name: extracting(model.runner, contrast, name, LAST_PROMPT)
+        for name in dict.fromkeys(m for _, m in of_peers)
+    }
     with started(job, {}) as peers:
         subjects: dict[str, Subject | None] = {"transformers forward": bare(model, contrast)}
         subjects["transformers template, tokenizer, forward"] = from_texts(model, contrast)
@@ -81,11 +118,17 @@ def beside_peers(
         yield paired(work, model.name, "s", subjects, settings.rounds)
         found = {name: one() for name, one in own.items()}
         agreed = {f"{name}, {m}": agreement(peers[name], m, found[m]) for name, m in of_peers}
-        yield Measured(f"{work}: agreement with nnsteer, layer by layer", model.name, "cosine", agreed)
+        yield Measured(
+            f"{work}: agreement with nnsteer, layer by layer", model.name, "cosine", agreed
+        )
 
 
 def extracting(
-    runner: Runner, contrast: ContrastSet, method: fit.Method, span: Reading, sites: Sequence[Site] = ()
+    runner: Runner,
+    contrast: ContrastSet,
+    method: fit.Method,
+    span: Reading,
+    sites: Sequence[Site] = (),
 ) -> Callable[[], Directions]:
     """Reads and fits, at every block unless told where."""
     where = sites or [Site(layer) for layer in range(runner.layout.num_layers)]
@@ -95,35 +138,56 @@ def extracting(
 
 
 def agreement(peer: Peer | None, method: str, ours: Directions) -> list[float]:
-    """Absolute cosines of the peer's directions with ours at each layer but the last, where transformers' hidden states, which
-    they read, come after the final norm."""
+    """Absolute cosines of the peer's directions with ours at each layer but the last, where
+    transformers' hidden states, which they read, come after the final norm."""
     if peer is None:
         return []
     made = {int(layer): vector for layer, vector in peer.made[method].items()}
     layers = sorted(made)[:-1]
-    return [cosine_similarity(made[i].double(), ours[Site(i)].vector.double(), dim=0).abs().item() for i in layers]
+    return [
+        cosine_similarity(made[i].double(), ours[Site(i)].vector.double(), dim=0).abs().item()
+        for i in layers
+    ]
 
 
 def bare(model: Opened, contrast: ContrastSet) -> Subject:
     """The forward passes alone, on the batches that the Runner makes."""
-    batches = [batch for side in (contrast.positive, contrast.negative) for batch in batches_of(model.runner, side)]
+    batches = [
+        batch
+        for side in (contrast.positive, contrast.negative)
+        for batch in batches_of(model.runner, side)
+    ]
     return timed(lambda: forwards(model.plain, batches))
 
 
 def from_texts(model: Opened, contrast: ContrastSet) -> Subject:
-    """The same passes, from the prompts on, with nothing of nnsteer but the order of the prompts."""
+    """The same passes, from the prompts on, with nothing of nnsteer but the order of the
+    prompts."""
     runner, tokenizer = model.runner, model.runner.chat.tokenizer
     sides = (contrast.positive, contrast.negative)
-    numbered = [(side, rows) for side in sides for _, _, rows in runner.batches(runner.chat.rows(side))]
-    batches = [[[{"role": "user", "content": side[i].prompt}] for i in rows] for side, rows in numbered]
+    numbered = [
+        (side, rows) for side in sides for _, _, rows in runner.batches(runner.chat.rows(side))
+    ]
+    batches = [
+        [[{"role": "user", "content": side[i].prompt}] for i in rows] for side, rows in numbered
+    ]
 
     def passes() -> None:
         for chats in batches:
             made = tokenizer.apply_chat_template(
-                chats, add_generation_prompt=True, return_dict=True, padding=True, return_tensors="pt"
+                chats,
+                add_generation_prompt=True,
+                return_dict=True,
+                padding=True,
+                return_tensors="pt",
             )
             with torch.no_grad():
-                model.plain(made["input_ids"], attention_mask=made["attention_mask"], use_cache=False, logits_to_keep=1)
+                model.plain(
+                    made["input_ids"],
+                    attention_mask=made["attention_mask"],
+                    use_cache=False,
+                    logits_to_keep=1,
+                )
 
     return timed(passes)
 
@@ -147,8 +211,12 @@ def rendered(chat: Chat, texts: Sequence[Text]) -> list[str]:
 
 
 def of_lengths(chat: Chat, texts: Sequence[str], lengths: Sequence[int]) -> list[str]:
-    """Prompts of so many tokens each, template included, cut out of all the texts one after the other."""
+    """Prompts of so many tokens each, template included, cut out of all the texts one after the
+    other."""
     around, draw = len(chat.prompt_ids("")), random.Random(0)
     ids = [i for text in texts for i in chat.response_ids(f"{text} ")]
     starts = [draw.randrange(len(ids) - length) for length in lengths]
-    return [chat.tokenizer.decode(ids[start : start + n - around]) for start, n in zip(starts, lengths, strict=True)]
+    return [
+        chat.tokenizer.decode(ids[start : start + n - around])
+        for start, n in zip(starts, lengths, strict=True)
+    ]

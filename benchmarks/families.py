@@ -1,4 +1,5 @@
-"""Writes docs/families.md: what works in which model family, as the tests of tests/test_families.py find it.
+"""Writes docs/families.md: what works in which model family, as the tests of tests/test_families.py
+find it.
 
 python -m benchmarks.families
 """
@@ -40,7 +41,8 @@ A family that is not in the table is treated by the same rules, but has not been
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A pytest plugin that takes down, by family and test, what a test says of a family, or how it ended."""
+    """A pytest plugin that takes down, by family and test, what a test says of a family, or how it
+    ended."""
 
     said: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -62,8 +64,14 @@ def row(family: str, said: dict[str, str]) -> list[str]:
 def main() -> int:
     outcomes = Outcomes()
     ended = pytest.main(["-q", str(ROOT / "tests" / "test_families.py")], plugins=[outcomes])
-    versions = ", ".join(f"{name} {version(name)}" for name in ("nnsteer", "nnsight", "transformers", "torch"))
-    rows = [["family", *COLUMNS], ["---"] * (1 + len(COLUMNS)), *(row(*of_family) for of_family in outcomes.said.items())]
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("nnsteer", "nnsight", "transformers", "torch")
+    )
+    rows = [
+        ["family", *COLUMNS],
+        ["---"] * (1 + len(COLUMNS)),
+        *(row(*of_family) for of_family in outcomes.said.items()),
+    ]
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
     (ROOT / "docs" / "families.md").write_text(ABOUT.format(versions=versions) + table)
     return ended

@@ -1,4 +1,5 @@
-"""What a work yields: one value of each subject per round. A subject does the work once and says what it took."""
+"""What a work yields: one value of each subject per round. A subject does the work once and says
+what it took."""
 
 from __future__ import annotations
 
@@ -39,9 +40,11 @@ def rate(amount: float, seconds: Subject) -> Subject:
     return lambda: amount / seconds()
 
 
-def paired(work: str, model: str, unit: str, subjects: Mapping[str, Subject | None], rounds: int) -> Measured:
-    """Runs every subject once to warm up, then in turn, there and back, so that the machine's moods fall on all of them. The
-    first subject is the floor."""
+def paired(
+    work: str, model: str, unit: str, subjects: Mapping[str, Subject | None], rounds: int
+) -> Measured:
+    """Runs every subject once to warm up, then in turn, there and back, so that the machine's moods
+    fall on all of them. The first subject is the floor."""
     there = {name: subject for name, subject in subjects.items() if subject is not None}
     values: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(rounds + 1):
@@ -53,8 +56,8 @@ def paired(work: str, model: str, unit: str, subjects: Mapping[str, Subject | No
 
 
 def rows(measured: Measured) -> list[dict]:
-    """A row per subject: the median, least and most of its values, and the median of its ratios to the floor of the same
-    round; all null where a peer is missing."""
+    """A row per subject: the median, least and most of its values, and the median of its ratios to
+    the floor of the same round; all null where a peer is missing."""
     floor = measured.values[measured.floor] if measured.floor else []
     found = []
     for subject, values in measured.values.items():
@@ -76,9 +79,19 @@ def rows(measured: Measured) -> list[dict]:
 
 def table(found: list[dict]) -> str:
     """Rows as Markdown."""
-    lines = ["| work | model | subject | median | min | max | ratio to floor | unit |", "|---|---|---|---:|---:|---:|---:|---|"]
+    lines = [
+        "| work | model | subject | median | min | max | ratio to floor | unit |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
     for row in found:
-        numbers = ["" if row[key] is None else f"{row[key]:.4g}" for key in ("median", "min", "max", "ratio_to_floor")]
+        numbers = [
+            "" if row[key] is None else f"{row[key]:.4g}"
+            for key in ("median", "min", "max", "ratio_to_floor")
+        ]
         numbers[0] = numbers[0] or "missing"
-        lines.append("| " + " | ".join([row["work"], row["model"], row["subject"], *numbers, row["unit"]]) + " |")
+        lines.append(
+            "| "
+            + " | ".join([row["work"], row["model"], row["subject"], *numbers, row["unit"]])
+            + " |"
+        )
     return "\n".join(lines)

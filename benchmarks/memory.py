@@ -1,4 +1,5 @@
-"""How much memory a mean difference takes above the model's own, for more and more prompts, each in a new process. Linux."""
+"""How much memory a mean difference takes above the model's own, for more and more prompts, each in
+a new process. Linux."""
 
 from __future__ import annotations
 
@@ -23,20 +24,45 @@ ROUNDS = 3
 
 
 def memory(settings: Settings) -> Iterator[Measured]:
-    """Moments, which are streamed, and recorded states, which are kept; each beside its own fewest prompts."""
+    """Moments, which are streamed, and recorded states, which are kept; each beside its own fewest
+    prompts."""
     for name in settings.models:
         with folder_of(name) as folder:
             for way in ("moments", "record"):
-                counts = {f"nnsteer, {n} prompts": in_new_process(folder, way, n, settings) for n in settings.prompts_read}
-                values = {subject: [peak() for _ in range(ROUNDS)] for subject, peak in counts.items()}
-                yield Measured(f"peak memory of a mean difference, {way}", name, "MB", values, next(iter(values)))
+                counts = {
+                    f"nnsteer, {n} prompts": in_new_process(folder, way, n, settings)
+                    for n in settings.prompts_read
+                }
+                values = {
+                    subject: [peak() for _ in range(ROUNDS)] for subject, peak in counts.items()
+                }
+                yield Measured(
+                    f"peak memory of a mean difference, {way}",
+                    name,
+                    "MB",
+                    values,
+                    next(iter(values)),
+                )
 
 
 def in_new_process(folder: Path, way: str, count: int, settings: Settings) -> Subject:
-    """A subject in megabytes. Freed tensors go back to the system at once, so that the peak is what was held."""
-    command = [sys.executable, "-m", "benchmarks.memory", folder, way, str(count), str(settings.threads)]
+    """A subject in megabytes. Freed tensors go back to the system at once, so that the peak is what
+    was held."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        folder,
+        way,
+        str(count),
+        str(settings.threads),
+    ]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-    return lambda: float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
+    return lambda: float(
+        subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+        ).stdout
+    )
 
 
 def megabytes(line: str) -> float:
@@ -45,9 +71,10 @@ def megabytes(line: str) -> float:
 
 
 def main(folder: str, way: str, count: str, threads: str) -> None:
-    """Tokenises all prompts, as the tokenizer remembers up to 10,000 words, and reads a batch a side, so that all code is loaded;
-    then reads `count` prompts, half of them a side; prints the peak above what is held before. All prompts have the same length,
-    so that no count has longer batches."""
+    """Tokenises all prompts, as the tokenizer remembers up to 10,000 words, and reads a batch a
+    side, so that all code is loaded; then reads `count` prompts, half of them a side; prints the
+    peak above what is held before. All prompts have the same length, so that no count has longer
+    batches."""
     logging.disable_progress_bar()
     torch.set_num_threads(int(threads))
     runner = Runner.open(find_model(folder))

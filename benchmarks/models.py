@@ -43,8 +43,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Opened:
-    """One model twice: nnsight replaces the forwards of what it wraps, so the floor is timed on a copy that it never saw. No
-    answer ends early, so that all subjects generate the same number of tokens."""
+    """One model twice: nnsight replaces the forwards of what it wraps, so the floor is timed on a
+    copy that it never saw. No answer ends early, so that all subjects generate the same number of
+    tokens."""
 
     name: str
     folder: Path
@@ -65,22 +66,38 @@ def opened(settings: Settings) -> Iterator[Opened]:
             plain, wrapped = load_model(files).eval(), load_model(files)
             for model in (plain, wrapped):
                 model.generation_config.eos_token_id = None
-            yield Opened(name, folder, plain, Runner.wrap(wrapped, files.chat, name, batch_size=settings.batch_size))
+            yield Opened(
+                name,
+                folder,
+                plain,
+                Runner.wrap(wrapped, files.chat, name, batch_size=settings.batch_size),
+            )
 
 
 @contextmanager
 def folder_of(name: str) -> Iterator[Path]:
-    """The bundled model's folder, or one with a random Llama of 12 layers of width 768 (85 million parameters without the
-    embeddings) and the bundled tokenizer."""
+    """The bundled model's folder, or one with a random Llama of 12 layers of width 768 (85 million
+    parameters without the embeddings) and the bundled tokenizer."""
     if name == "organism":
         yield organism()
         return
     tokenizer = find_model("nnsteer:organism").chat.tokenizer
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
-    shape = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12}
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": None,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    shape = {
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    }
     torch.manual_seed(0)
     with TemporaryDirectory() as folder:
-        LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(folder)
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(
+            folder
+        )
         tokenizer.save_pretrained(folder)
         yield Path(folder)
 

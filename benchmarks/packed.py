@@ -2,8 +2,9 @@
 
     python -m benchmarks.packed
 
-16 variants of an addition, 32 prompts, 24 new tokens, on the bundled model. Both ways may put as many rows in a batch as there
-are, and freed memory is kept as in nnsteer's commands; the texts must be equal. Prints a table, then one line of JSON.
+16 variants of an addition, 32 prompts, 24 new tokens, on the bundled model. Both ways may put as
+many rows in a batch as there are, and freed memory is kept as in nnsteer's commands; the texts must
+be equal. Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,10 +30,17 @@ def main() -> None:
     logging.disable_progress_bar()
     keep_freed_memory()
     runner = Runner.open(find_model("nnsteer:organism"), batch_size=BATCH)
-    texts = {side: [r["prompt"] for r in bundled(f"{side}.jsonl") if r["split"] == "tune"] for side in ("harmful", "harmless")}
-    directions = fit.mean_difference(runner.record(of_prompts(texts["harmful"], texts["harmless"]), block_outs(range(4))))
+    texts = {
+        side: [r["prompt"] for r in bundled(f"{side}.jsonl") if r["split"] == "tune"]
+        for side in ("harmful", "harmless")
+    }
+    directions = fit.mean_difference(
+        runner.record(of_prompts(texts["harmful"], texts["harmless"]), block_outs(range(4)))
+    )
     grid = product(range(4), (0.25, 0.5, 0.75, 1.0))
-    variants = [add({Site(layer): directions[Site(layer)]}, strength, PROMPT) for layer, strength in grid]
+    variants = [
+        add({Site(layer): directions[Site(layer)]}, strength, PROMPT) for layer, strength in grid
+    ]
     prompts = texts["harmful"][:16] + texts["harmless"][:16]
     seconds: dict[str, list[float]] = {"one at a time": [], "packed": []}
     for turn in range(ROUNDS + 1):
@@ -49,7 +57,11 @@ def main() -> None:
     for name, times in seconds.items():
         table.add_row(name, f"{median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}")
     Console().print(table)
-    print(json.dumps({"packed_speedup": {"median": median(ratios), "min": ratios[0], "max": ratios[-1]}}))
+    print(
+        json.dumps(
+            {"packed_speedup": {"median": median(ratios), "min": ratios[0], "max": ratios[-1]}}
+        )
+    )
 
 
 def apart(runner: Runner, variants: list[Program], prompts: list[str]) -> list[str]:

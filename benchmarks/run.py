@@ -1,12 +1,13 @@
-"""How fast nnsteer is, and how much memory it takes, beside plain transformers and other libraries in the same run.
+"""How fast nnsteer is, and how much memory it takes, beside plain transformers and other libraries
+in the same run.
 
     python -m benchmarks.peers                            # once: environments of the other libraries; without, they are missing
     python -m benchmarks.run                              # everything
     python -m benchmarks.run extraction sweep --models organism --json speed.json
 
-Every round runs all subjects of a work in turn, after one to warm up; the table has medians over the rounds, and the median of
-each round's ratio to the work's first subject. Nothing else should run on the machine. Sizes of --quick are for trying out the
-code; their figures mean nothing.
+Every round runs all subjects of a work in turn, after one to warm up; the table has medians over
+the rounds, and the median of each round's ratio to the work's first subject. Nothing else should
+run on the machine. Sizes of --quick are for trying out the code; their figures mean nothing.
 """
 
 from __future__ import annotations
@@ -72,9 +73,13 @@ def main(config: Config) -> None:
     """Prints the machine, a table per work as soon as it is done, and writes all rows."""
     for given, known in ((config.works, WORKS), (config.models, MODELS)):
         if unknown := [name for name in given if name not in known]:
-            raise SystemExit(f"{', '.join(unknown)}: no such work or model; there are {', '.join(known)}")
+            raise SystemExit(
+                f"{', '.join(unknown)}: no such work or model; there are {', '.join(known)}"
+            )
     sizes = QUICK if config.quick else Settings()
-    settings = replace(sizes, models=config.models, threads=config.threads, rounds=config.rounds or sizes.rounds)
+    settings = replace(
+        sizes, models=config.models, threads=config.threads, rounds=config.rounds or sizes.rounds
+    )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(settings.threads)
@@ -99,7 +104,10 @@ def machine(settings: Settings) -> str:
 def versions() -> str:
     """What is measured."""
     own = [f"{name} {version(name)}" for name in ("nnsteer", "nnsight", "transformers", "torch")]
-    peers = [", ".join(pins) if python_of(name).exists() else f"{name} missing" for name, pins in PEERS.items()]
+    peers = [
+        ", ".join(pins) if python_of(name).exists() else f"{name} missing"
+        for name, pins in PEERS.items()
+    ]
     return f"Python {platform.python_version()}, {', '.join(own)}; peers: {'; '.join(peers)}"
 
 

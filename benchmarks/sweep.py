@@ -1,4 +1,5 @@
-"""A study of 64 variants, whose rows are packed into shared batches, beside 64 studies of one variant each."""
+"""A study of 64 variants, whose rows are packed into shared batches, beside 64 studies of one
+variant each."""
 
 from __future__ import annotations
 
@@ -27,15 +28,21 @@ ROUNDING = 1e-3  # nats by which a first token's KL may differ with the batch th
 
 
 def sweep(settings: Settings) -> Iterator[Measured]:
-    """Additions at four layers and many strengths, measured by the first token's KL and by what 16 tokens say. Ends the run if
-    the two ways give different rows."""
+    """Additions at four layers and many strengths, measured by the first token's KL and by what 16
+    tokens say. Ends the run if the two ways give different rows."""
     refusals = by_openers(load_openers("nnsteer:refusals.jsonl"))
     measures: dict[str, Measure] = {"first token": kl(), f"{NEW_TOKENS} tokens": refusals}
     for model in opened(settings):
-        variants, runner = variants_of(model, settings.strengths), model.runner.with_batch_size(BATCH)
+        variants, runner = (
+            variants_of(model, settings.strengths),
+            model.runner.with_batch_size(BATCH),
+        )
         for name, measure in measures.items():
             whole = Study(variants, (prompt_set(settings),), (measure,), {}, NEW_TOKENS)
-            single = [Study((variant,), whole.sets, whole.measures, {}, NEW_TOKENS) for variant in variants]
+            single = [
+                Study((variant,), whole.sets, whole.measures, {}, NEW_TOKENS)
+                for variant in variants
+            ]
             require_equal(rows(single, runner), rows([whole], runner))
             subjects = {
                 "one at a time": rate(len(variants), timed(partial(rows, single, runner))),
@@ -51,13 +58,18 @@ def variants_of(model: Opened, strengths: int) -> tuple[Variant, ...]:
     layers = [count * (2 * i + 1) // (2 * LAYERS) for i in range(LAYERS)]
     grid = [(layer, (k + 1) / strengths) for layer in layers for k in range(strengths)]
     sites = [(model.sites[layer], strength) for layer, strength in grid]
-    return tuple(Variant(f"{s} {k}", add({s: directions[s]}, k, PROMPT), {"layer": s.layer, "strength": k}) for s, k in sites)
+    return tuple(
+        Variant(f"{s} {k}", add({s: directions[s]}, k, PROMPT), {"layer": s.layer, "strength": k})
+        for s, k in sites
+    )
 
 
 def prompt_set(settings: Settings) -> PromptSet:
     """Harmful and harmless prompts of the tune split."""
     half = settings.sweep_prompts // 2
-    texts = [(side, text) for side in ("harmful", "harmless") for text in prompts(side, half, "tune")]
+    texts = [
+        (side, text) for side in ("harmful", "harmless") for text in prompts(side, half, "tune")
+    ]
     return PromptSet("tune", tuple(Prompt(text, side) for side, text in texts))
 
 
@@ -73,6 +85,12 @@ def rows(studies: Sequence[Study], runner: Runner) -> list[dict]:
 
 def require_equal(one: list[dict], other: list[dict]) -> None:
     """Ends the run where two lists of rows are not the same but for rounding."""
-    same = [a["key"] == b["key"] and abs(a["value"] - b["value"]) <= ROUNDING for a, b in zip(one, other, strict=True)]
+    same = [
+        a["key"] == b["key"] and abs(a["value"] - b["value"]) <= ROUNDING
+        for a, b in zip(one, other, strict=True)
+    ]
     if not all(same):
-        raise SystemExit(f"{same.count(False)} of {len(same)} rows differ between a packed sweep and one variant at a time")
+        raise SystemExit(
+            f"{same.count(False)} of {len(same)} rows differ between a packed sweep and one "
+            "variant at a time"
+        )

@@ -1,6 +1,7 @@
 """nnsteer: activation-steering recipes on nnsight.
 
-The public names are listed in `__init__.pyi` and load on first use, so that `import nnsteer` does not load torch.
+The public names are listed in `__init__.pyi` and load on first use, so that `import nnsteer` does
+not load torch.
 """
 
 from importlib.metadata import version

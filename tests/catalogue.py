@@ -1,4 +1,5 @@
-"""One program for each op, span, site and kind of condition: what every executor has to get right."""
+"""One program for each op, span, site and kind of condition: what every executor has to get
+right."""
 
 from __future__ import annotations
 
@@ -46,7 +47,14 @@ SPANS = {
     "after the instruction": Span(-3, None),
     "positions": Positions((0, 2, -2, 9)),
 }
-SITES = (Site(0, "block_in"), Site(2, "block_in"), Site(1, "attn_out"), Site(1, "mlp_out"), Site(2), Site(3))
+SITES = (
+    Site(0, "block_in"),
+    Site(2, "block_in"),
+    Site(1, "attn_out"),
+    Site(1, "mlp_out"),
+    Site(2),
+    Site(3),
+)
 HEAD = Head(1, 2)
 READ = (*SITES, Site(0), Site(1), HEAD)
 
@@ -55,7 +63,9 @@ def read_of(positive, negative):
     """Activations at one site from states [text, hidden]."""
     site = Site(0)
     norms = {site: (positive.norm(dim=1), negative.norm(dim=1))}
-    return Activations({site: positive}, {site: negative}, norms, PROMPT, ModelId("made", None, "w"), "data")
+    return Activations(
+        {site: positive}, {site: negative}, norms, PROMPT, ModelId("made", None, "w"), "data"
+    )
 
 
 def squash(h, scale):
@@ -122,15 +132,21 @@ def others(runner, activations):
         "everywhere": add({site: d[site] for site in block_outs(range(4))}, 0.5),
         "conditional": add(late, 1.0).when(when),
         "complement": add(late, 1.0).when(~when),
-        "cast condition": add(late, 1.0).when(condition(runner, d, 1, score="cast", fires_when="below")),
+        "cast condition": add(late, 1.0).when(
+            condition(runner, d, 1, score="cast", fires_when="below")
+        ),
         "and": add(late, 1.3).when(when & second),
         "or": add({Site(3): d[Site(3)]}, 1.3).when(~when | third),
         "not both": add({Site(3): d[Site(3)]}, 3.0).when(~(when & second)),
         "edit at the condition's site": add({Site(1): d[Site(1)]}, 2.0).when(when),
         "edit before its condition": add(early, 1.0).when(when),
         "condition after an unconditional edit": add(early, 1.0) + affine(late, 1.0).when(when),
-        "condition on the last token": add(late, 1.0).when(condition(runner, d, 1, span=LAST_PROMPT)),
-        "condition on a head": add(late, 2.0).when(middle(runner, Condition(d[HEAD], 0.0, "above", "projection"))),
+        "condition on the last token": add(late, 1.0).when(
+            condition(runner, d, 1, span=LAST_PROMPT)
+        ),
+        "condition on a head": add(late, 2.0).when(
+            middle(runner, Condition(d[HEAD], 0.0, "above", "projection"))
+        ),
     }
 
 

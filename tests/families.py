@@ -1,4 +1,5 @@
-"""Tiny random models of many families, and written down by hand what nnsteer has to find in them."""
+"""Tiny random models of many families, and written down by hand what nnsteer has to find in
+them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ AFTER_EMBEDDING = ("add at block_in",)  # a scale, a norm or a linear map
 
 @dataclass(frozen=True)
 class Family:
-    """Module paths: `blocks` and `after` (what follows the last block) from the root, the others within a block."""
+    """Module paths: `blocks` and `after` (what follows the last block) from the root, the others
+    within a block."""
 
     config: str
     options: dict
@@ -41,12 +43,23 @@ class Family:
 
 
 def llama(config, *unbaked, **options):
-    return Family(config, options, "model.layers", "model.norm", "self_attn", "mlp", "self_attn.o_proj", unbaked=unbaked)
+    return Family(
+        config,
+        options,
+        "model.layers",
+        "model.norm",
+        "self_attn",
+        "mlp",
+        "self_attn.o_proj",
+        unbaked=unbaked,
+    )
 
 
 def feedforward_norms(config, *unbaked, **options):
     names = ("post_attention_layernorm", "post_feedforward_layernorm", "self_attn.o_proj")
-    return Family(config, options, "model.layers", "model.norm", *names, unbaked=(*unbaked, *POST_NORMS))
+    return Family(
+        config, options, "model.layers", "model.norm", *names, unbaked=(*unbaked, *POST_NORMS)
+    )
 
 
 def falcon(**options):
@@ -60,7 +73,13 @@ def neox(**options):
 
 
 def opt(after, *unbaked, **options):
-    paths = ("model.decoder.layers", f"model.decoder.{after}", "self_attn", None, "self_attn.out_proj")
+    paths = (
+        "model.decoder.layers",
+        f"model.decoder.{after}",
+        "self_attn",
+        None,
+        "self_attn.out_proj",
+    )
     return Family("opt", options | {"ffn_dim": 64}, *paths, unbaked=unbaked)
 
 
@@ -111,8 +130,16 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
-ALTUP = {"altup_num_inputs": 2, "laurel_rank": 4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512}
-PER_LAYER = {"activation_sparsity_pattern": [0.0] * LAYERS, "layer_types": ["full_attention"] * LAYERS}
+ALTUP = {
+    "altup_num_inputs": 2,
+    "laurel_rank": 4,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 512,
+}
+PER_LAYER = {
+    "activation_sparsity_pattern": [0.0] * LAYERS,
+    "layer_types": ["full_attention"] * LAYERS,
+}
 REFUSED = {
     "Gemma 3n": ("gemma3n_text", {"num_kv_shared_layers": 0} | ALTUP | PER_LAYER),
     "RecurrentGemma": ("recurrent_gemma", {"lru_width": 32}),
@@ -123,8 +150,14 @@ REFUSED = {
 def build(config: str, options: dict, tokenizer):
     """The model, with logits far from uniform, and with biases and norms that do something."""
     torch.manual_seed(1)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config, vocab_size=len(tokenizer), **(SMALL | options), **ids))
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(config, vocab_size=len(tokenizer), **(SMALL | options), **ids)
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:

@@ -1,5 +1,6 @@
-"""Steering written a second time, the slow and plain way: PyTorch hooks, one row, no padding, no cache, float64 arithmetic.
-It reads the same `Program` and shares no code with the package's executors."""
+"""Steering written a second time, the slow and plain way: PyTorch hooks, one row, no padding, no
+cache, float64 arithmetic. It reads the same `Program` and shares no code with the package's
+executors."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def module(model, site):
 
 
 def run(model, ids, changes):
-    """One forward pass under [(site, function of the states [token, width])]; logits [token, vocab]."""
+    """One forward pass under [(site, function of the states [token, width])]; logits [token,
+    vocab]."""
     handles = []
     for site, change in changes:
         place, is_input = module(model, site)
@@ -57,9 +59,17 @@ def run(model, ids, changes):
             return (changed(args[0]), *args[1:])
 
         def after(_module, _args, output, changed=changed):
-            return changed(output) if isinstance(output, torch.Tensor) else (changed(output[0]), *output[1:])
+            return (
+                changed(output)
+                if isinstance(output, torch.Tensor)
+                else (changed(output[0]), *output[1:])
+            )
 
-        handles.append(place.register_forward_pre_hook(before) if is_input else place.register_forward_hook(after))
+        handles.append(
+            place.register_forward_pre_hook(before)
+            if is_input
+            else place.register_forward_hook(after)
+        )
     try:
         with torch.no_grad():
             return model(torch.tensor([ids]), use_cache=False).logits[0].float()
@@ -80,7 +90,9 @@ def meant(token, prompt_length, span) -> bool:
     if isinstance(span, Positions):
         return any(token == (at if at >= 0 else prompt_length + at) for at in span.at)
     offset = token - prompt_length
-    return (span.first is None or offset >= span.first) and (span.stop is None or offset < span.stop)
+    return (span.first is None or offset >= span.first) and (
+        span.stop is None or offset < span.stop
+    )
 
 
 def score(model, prompt_ids, condition: Condition) -> float:
@@ -133,9 +145,16 @@ def edited(op, x):
             two = two / two.norm()
             length = math.hypot(x.dot(one), x.dot(two))
             angle = math.radians(degrees)
-            return x - along(x, one) - along(x, two) + length * (math.cos(angle) * one + math.sin(angle) * two)
+            return (
+                x
+                - along(x, one)
+                - along(x, two)
+                + length * (math.cos(angle) * one + math.sin(angle) * two)
+            )
         case Edit(editor=e):
-            side = None if e.gate is None else x.dot(e.gate.vector.double()).item() > e.gate.threshold
+            side = (
+                None if e.gate is None else x.dot(e.gate.vector.double()).item() > e.gate.threshold
+            )
             if side is not None and side != e.gate.above:
                 return x
             matrix = torch.eye(len(x)).double() - e.left.double().mT @ e.right.double()
@@ -156,7 +175,10 @@ def change(step, prompt_length):
             new[t] = edited(op, h[t].double()).to(h.dtype)
         if isinstance(step.op, BoundNorm):
             # a cached run sees the prompt in one pass and every later token in one of its own
-            passes = [[t for t in tokens if t < prompt_length], *([t] for t in tokens if t >= prompt_length)]
+            passes = [
+                [t for t in tokens if t < prompt_length],
+                *([t] for t in tokens if t >= prompt_length),
+            ]
             for group in passes:
                 if any(new[t].double().norm() > h[t].double().norm() for t in group):
                     for t in group:
@@ -167,7 +189,9 @@ def change(step, prompt_length):
 
 
 def changes(model, prompt_ids, program: Program):
-    live = [step for step in program.steps if step.when is None or fires(model, prompt_ids, step.when)]
+    live = [
+        step for step in program.steps if step.when is None or fires(model, prompt_ids, step.when)
+    ]
     return [(step.site, change(step, len(prompt_ids))) for step in live]
 
 

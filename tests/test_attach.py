@@ -1,4 +1,5 @@
-"""A plain transformers model under `attach` gives the Runner's numbers, and is itself again afterwards."""
+"""A plain transformers model under `attach` gives the Runner's numbers, and is itself again
+afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def last_logits(runner, batch):
     """As `generate` calls the model: positions count a row's real tokens."""
     positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        return runner.hf(input_ids=batch.ids, attention_mask=batch.mask, position_ids=positions).logits[:, -1]
+        return runner.hf(
+            input_ids=batch.ids, attention_mask=batch.mask, position_ids=positions
+        ).logits[:, -1]
 
 
 def generate(runner, batch, **changes):
@@ -47,7 +50,9 @@ def test_attached_logits_equal_the_runners(runner, programs, batch):
         with attach(runner.hf, program):
             got = last_logits(runner, batch)
         want = torch.cat(runner.logits(MIXED, program))
-        torch.testing.assert_close(got, want, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            got, want, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_attached_generation_equals_the_runners(runner, programs, batch):
@@ -66,7 +71,9 @@ def test_C8_padding_on_the_right_changes_nothing(runner, programs, batch):
         mask[i] = batch.mask[i].roll(n)
     with torch.no_grad(), attach(runner.hf, program):
         got = runner.hf(input_ids=ids, attention_mask=mask).logits
-    rows = torch.stack([row[n - 1] for row, n in zip(got, batch.prompt_lengths.tolist(), strict=True)])
+    rows = torch.stack(
+        [row[n - 1] for row, n in zip(got, batch.prompt_lengths.tolist(), strict=True)]
+    )
     torch.testing.assert_close(rows, torch.cat(runner.logits(MIXED, program)), atol=1e-4, rtol=0)
 
 
@@ -88,7 +95,10 @@ def test_a_text_generation_pipeline_is_steered(runner, programs):
     prompts = ["the red bicycle", "a map"]
 
     def answers():
-        return [out[0]["generated_text"] for out in generator(prompts, max_new_tokens=6, do_sample=False)]
+        return [
+            out[0]["generated_text"]
+            for out in generator(prompts, max_new_tokens=6, do_sample=False)
+        ]
 
     plain = answers()
     with attach(runner.hf, programs["everywhere"]):
@@ -106,7 +116,11 @@ def test_the_model_is_itself_again_even_after_an_exception(runner, programs, bat
         assert not torch.equal(logits(), before)
         raise KeyError
     assert torch.equal(logits(), before)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in runner.hf.modules() if hasattr(m, "weight"))
+    assert not any(
+        m._forward_hooks or m._forward_pre_hooks
+        for m in runner.hf.modules()
+        if hasattr(m, "weight")
+    )
 
 
 def test_contexts_nest_like_added_programs(runner, programs, batch):
@@ -123,7 +137,9 @@ def test_each_call_decides_anew(runner, programs, batch):
         runner.hf(input_ids=batch.ids, attention_mask=batch.mask)
         for i, row in enumerate(want):
             ids = batch.ids[i : i + 1, -batch.prompt_lengths[i] :]
-            torch.testing.assert_close(runner.hf(input_ids=ids).logits[:, -1], row, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                runner.hf(input_ids=ids).logits[:, -1], row, atol=1e-4, rtol=0
+            )
 
 
 def test_threads_have_their_own_verdicts(runner, programs, batch):
@@ -136,7 +152,10 @@ def test_threads_have_their_own_verdicts(runner, programs, batch):
         ids = batch.ids[rows[0] : rows[0] + 1, -n:]
         for _ in range(3):
             out = runner.hf.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
             )
             got.setdefault(rows[0], []).append(texts(runner, out[:, n:])[0])
 
@@ -151,7 +170,10 @@ def test_threads_have_their_own_verdicts(runner, programs, batch):
 
 def test_a_masks_shape_that_cannot_be_read_is_refused(runner, directions, batch):
     program = add({Site(2): directions[Site(2)]}, span=GENERATED)
-    with attach(runner.hf, program), pytest.raises(UserError, match="attention mask with 4 dimensions"):
+    with (
+        attach(runner.hf, program),
+        pytest.raises(UserError, match="attention mask with 4 dimensions"),
+    ):
         runner.hf(input_ids=batch.ids, attention_mask=torch.ones(len(MIXED), 1, 3, 3))
 
 
@@ -165,4 +187,6 @@ def test_the_empty_program_changes_no_bit(runner, batch):
     with torch.no_grad():
         before = runner.hf(input_ids=batch.ids, attention_mask=batch.mask).logits
         with attach(runner.hf, Program()):
-            assert torch.equal(runner.hf(input_ids=batch.ids, attention_mask=batch.mask).logits, before)
+            assert torch.equal(
+                runner.hf(input_ids=batch.ids, attention_mask=batch.mask).logits, before
+            )

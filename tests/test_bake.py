@@ -1,4 +1,5 @@
-"""Baked weights give the Runner's numbers after save and reload in a new process, or are refused with the reason."""
+"""Baked weights give the Runner's numbers after save and reload in a new process, or are refused
+with the reason."""
 
 from __future__ import annotations
 
@@ -43,31 +44,44 @@ def at(d, *sites):
 def bakeable(d):
     halves = at(d, Site(1, "attn_out"), Site(1, "mlp_out"))
     return {
-        "add": add(at(d, Site(2), Site(3)), 0.7) + add(at(d, Site(1, "attn_out"), Site(2, "block_in")), 0.5),
+        "add": add(at(d, Site(2), Site(3)), 0.7)
+        + add(at(d, Site(1, "attn_out"), Site(2, "block_in")), 0.5),
         "ablate": ablate(halves) + ablate(at(d, Site(0, "block_in"))),
         "affine": affine(halves, 1.5),
     }
 
 
 @pytest.mark.parametrize("name", ["add", "ablate", "affine"])
-def test_a_baked_model_equals_the_runner_after_save_and_reload_in_a_new_process(runner, d, tmp_path, name):
+def test_a_baked_model_equals_the_runner_after_save_and_reload_in_a_new_process(
+    runner, d, tmp_path, name
+):
     program = bakeable(d)[name]
     bake(runner.hf, program, untie=True).save_pretrained(tmp_path)
     prompts = [runner.chat.prompt_ids(prompt) for prompt in MIXED]
     out = subprocess.run(
-        [sys.executable, "-c", RELOAD, str(tmp_path)], input=json.dumps(prompts), capture_output=True, text=True, check=True
+        [sys.executable, "-c", RELOAD, str(tmp_path)],
+        input=json.dumps(prompts),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     reloaded = json.loads(out.stdout)
     completions = runner.generate(MIXED, program, 8)
-    for (logits, new), want, completion in zip(reloaded, runner.logits(MIXED, program), completions, strict=True):
+    for (logits, new), want, completion in zip(
+        reloaded, runner.logits(MIXED, program), completions, strict=True
+    ):
         torch.testing.assert_close(torch.tensor(logits), want[0], atol=1e-4, rtol=0)
         assert runner.chat.tokenizer.decode(new, skip_special_tokens=True) == completion.text
 
 
 def test_ablation_of_everything_that_writes_is_orthogonalised_weights(runner, d):
-    """Where the embedding is the model's own, hooks and weights agree; the direction is gone from every stream."""
+    """Where the embedding is the model's own, hooks and weights agree; the direction is gone from
+    every stream."""
     r = d[Site(2)]
-    writers = [Site(0, "block_in"), *(Site(layer, half) for layer in range(4) for half in ("attn_out", "mlp_out"))]
+    writers = [
+        Site(0, "block_in"),
+        *(Site(layer, half) for layer in range(4) for half in ("attn_out", "mlp_out")),
+    ]
     program = Program(tuple(Step(Ablate(r), site) for site in writers))
     baked = bake(runner.hf, program, untie=True)
     ids = torch.tensor([runner.chat.prompt_ids(MIXED[0])])
@@ -91,7 +105,10 @@ def test_what_weights_cannot_hold_is_refused_with_the_step_and_the_reason(runner
         (ablate(at(d, Site(2))), "the residual stream is a sum"),
         (add(at(d, Head(1, 2))), "a head's output is made by several maps"),
         (Program((Step(catalogue.ops(fitted, Site(2))["rotate"], Site(2)),)), "no affine map"),
-        (Program((Step(catalogue.ops(fitted, Site(2))["quadratic-lda"], Site(2)),)), "no affine map"),
+        (
+            Program((Step(catalogue.ops(fitted, Site(2))["quadratic-lda"], Site(2)),)),
+            "no affine map",
+        ),
     ):
         with pytest.raises(UserError, match=f"can't bake `.*: .*{reason}"):
             bake(runner.hf, program)

@@ -1,4 +1,5 @@
-"""What the behaviours recipe is made of: directions, programs, the rules of its grid, and answers."""
+"""What the behaviours recipe is made of: directions, programs, the rules of its grid, and
+answers."""
 
 from __future__ import annotations
 
@@ -33,16 +34,24 @@ from conftest import MIXED
 
 
 def test_the_direction_is_the_mean_difference_on_the_letter(runner):
-    """v = mean over items of out_l(q + matching)[last] - out_l(q + other)[last], here by transformers alone, row by row."""
+    """v = mean over items of out_l(q + matching)[last] - out_l(q + other)[last], here by
+    transformers alone, row by row."""
     states = {}
     with torch.no_grad():
         for item in ITEMS:
             for response in item.responses:
                 ids = runner.chat.prompt_ids(item.prompt) + runner.chat.response_ids(response)
-                states[item.prompt, response] = runner.hf(torch.tensor([ids]), output_hidden_states=True).hidden_states
-    found = fit.mean_difference(runner.record(contrast(ITEMS, balanced=False), block_outs(range(3)), Last()))
+                states[item.prompt, response] = runner.hf(
+                    torch.tensor([ids]), output_hidden_states=True
+                ).hidden_states
+    found = fit.mean_difference(
+        runner.record(contrast(ITEMS, balanced=False), block_outs(range(3)), Last())
+    )
     for layer in range(3):
-        both = [[states[item.prompt, item.responses[side]][layer + 1][0, -1] for item in ITEMS] for side in (0, 1)]
+        both = [
+            [states[item.prompt, item.responses[side]][layer + 1][0, -1] for item in ITEMS]
+            for side in (0, 1)
+        ]
         expected = torch.stack(both[0]).mean(0) - torch.stack(both[1]).mean(0)
         assert torch.allclose(found[Site(layer)].vector, expected, atol=1e-4)
         assert expected.norm() > 0.1
@@ -52,7 +61,9 @@ def test_the_direction_is_the_mean_difference_on_the_letter(runner):
 def directions(runner):
     parts = [ITEMS[:3], ITEMS[1:4], ITEMS[2:]]
     return {
-        name: fit.mean_difference(runner.record(contrast(part, balanced=False), block_outs(range(4)), Last()))
+        name: fit.mean_difference(
+            runner.record(contrast(part, balanced=False), block_outs(range(4)), Last())
+        )
         for name, part in zip("abc", parts, strict=True)
     }
 
@@ -63,7 +74,9 @@ def test_cosines_are_pytorchs(directions):
     for layer, matrix in enumerate(found.values()):
         for i, first in enumerate(directions.values()):
             for j, second in enumerate(directions.values()):
-                expected = cosine_similarity(first[Site(layer)].vector, second[Site(layer)].vector, dim=0).item()
+                expected = cosine_similarity(
+                    first[Site(layer)].vector, second[Site(layer)].vector, dim=0
+                ).item()
                 assert matrix[i][j] == pytest.approx(expected, abs=1e-5)
     assert max(abs(found["block_out[1]"][0][1]), abs(found["block_out[1]"][0][2])) < 0.999
 
@@ -78,17 +91,28 @@ def same(runner, first, second):
 
 def test_V4_combined_programs_are_those_made_by_hand(runner, directions):
     weights = {"+": [1.5, 0.0, 3.0], "-": [-1.0, -2.0, -0.5]}
-    best = {f"{name} {sign}": Way(name, 2, w) for sign, own in weights.items() for name, w in zip("abc", own, strict=True)}
+    best = {
+        f"{name} {sign}": Way(name, 2, w)
+        for sign, own in weights.items()
+        for name, w in zip("abc", own, strict=True)
+    }
     found, site = {v.name: v.programs for v in combined(directions, best, 2, ALL)}, Site(2)
     ones = {"+": [1.0] * 3, "-": [-1.0] * 3}
     for kind, given in (("", ones), ("weighted ", weights)):
         for sign, own in given.items():
-            steps = [Step(Add(d[site], w), site) for d, w in zip(directions.values(), own, strict=True)]
+            steps = [
+                Step(Add(d[site], w), site) for d, w in zip(directions.values(), own, strict=True)
+            ]
             assert same(runner, found[f"{kind}sum {sign}"], Program(tuple(steps))) < 1e-3
-            thirds = [replace(step, op=replace(step.op, strength=step.op.strength / 3)) for step in steps]
+            thirds = [
+                replace(step, op=replace(step.op, strength=step.op.strength / 3)) for step in steps
+            ]
             assert same(runner, found[f"{kind}mean {sign}"], Program(tuple(thirds))) < 1e-3
     assert len(found) == 8
-    assert same(runner, found["sum +"], found["sum -"]) > 0.1 and same(runner, found["sum +"], found["weighted sum +"]) > 0.1
+    assert (
+        same(runner, found["sum +"], found["sum -"]) > 0.1
+        and same(runner, found["sum +"], found["weighted sum +"]) > 0.1
+    )
 
 
 def at_half(directions, layers):
@@ -97,12 +121,18 @@ def at_half(directions, layers):
     return variants[0.5].programs
 
 
-def test_V5_simultaneous_steering_is_each_at_its_layer_and_one_alone_is_single_steering(runner, directions):
+def test_V5_simultaneous_steering_is_each_at_its_layer_and_one_alone_is_single_steering(
+    runner, directions
+):
     layers = {"a": 0, "b": 2, "c": 2}
-    by_hand = [add({Site(layer): directions[name][Site(layer)]}, 0.5) for name, layer in layers.items()]
+    by_hand = [
+        add({Site(layer): directions[name][Site(layer)]}, 0.5) for name, layer in layers.items()
+    ]
     assert same(runner, at_half(directions, layers), by_hand[0] + by_hand[1] + by_hand[2]) < 1e-4
     silent = {site: replace(d, vector=1e-12 * d.vector) for site, d in directions["a"].items()}
-    alone = at_half({"a": Directions(silent), "b": directions["b"], "c": Directions(silent)}, layers)
+    alone = at_half(
+        {"a": Directions(silent), "b": directions["b"], "c": Directions(silent)}, layers
+    )
     assert same(runner, alone, by_hand[1]) < 1e-5
     assert same(runner, by_hand[1], Program()) > 0.01
 
@@ -112,7 +142,10 @@ def test_V5_simultaneous_steering_is_each_at_its_layer_and_one_alone_is_single_s
 
 def rows_of(said, matching="A", other="B"):
     words = {"matching": matching, "other": other, "margin": 1.0}
-    return [Row("v", "b tune", "", f"q{i}", 0, {"choice": {"said": word, **words}}) for i, word in enumerate(said)]
+    return [
+        Row("v", "b tune", "", f"q{i}", 0, {"choice": {"said": word, **words}})
+        for i, word in enumerate(said)
+    ]
 
 
 def choices_of(*given):
@@ -141,7 +174,8 @@ def test_the_papers_rules_on_faulty_answers_and_mode_collapse(said, usable):
 
 
 class FakeRun:
-    """Layer 1 collapses upwards at 2 and is faulty downwards at 1; elsewhere the model does as it is steered."""
+    """Layer 1 collapses upwards at 2 and is faulty downwards at 1; elsewhere the model does as it
+    is steered."""
 
     def __init__(self, path, behaviour):
         self.folder = Folder(path)
@@ -157,7 +191,12 @@ class FakeRun:
                 item = self.items[prompt.text]
                 said = item.matching if at[1] > 0 else item.other
                 said = "A" if at == (1, 2.0) else "?" if at == (1, -1.0) else said
-                value = {"said": said, "matching": item.matching, "other": item.other, "margin": 0.0}
+                value = {
+                    "said": said,
+                    "matching": item.matching,
+                    "other": item.other,
+                    "margin": 0.0,
+                }
                 rows.append(Row(variant.name, sets[0].name, "", prompt.text, 0, {"choice": value}))
         return rows
 
@@ -166,7 +205,9 @@ def test_the_grid_leaves_a_layer_and_sign_where_the_model_no_longer_chooses(tmp_
     behaviour = replace(load_behaviour("nnsteer:behaviours/risk.jsonl", Form(), 0), name="a")
     run = FakeRun(tmp_path, behaviour)
     scores = grid.walk(run, [behaviour], {"a": directions["a"]}, (4.0, 1.0, 2.0), ALL, 0.05)
-    tried = {layer: sorted(way.coefficient for way in scores if way.layer == layer) for layer in range(4)}
+    tried = {
+        layer: sorted(way.coefficient for way in scores if way.layer == layer) for layer in range(4)
+    }
     assert tried[1] == [-1.0, 0.0, 1.0, 2.0]
     assert all(tried[layer] == [-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0] for layer in (0, 2, 3))
     cells = [asdict(way) | {"score": asdict(score)} for way, score in scores.items()]
@@ -194,9 +235,16 @@ def test_the_best_cell_moves_furthest_while_the_model_still_chooses_and_is_0_whe
 
 
 def test_each_behaviour_gets_a_layer_and_no_layer_more_than_its_share():
-    spreads = {"a": {0: 0.9, 1: 0.8, 2: 0.1}, "b": {0: 0.9, 1: 0.2, 2: 0.1}, "c": {0: 0.8, 1: 0.7, 2: 0.6}}
+    spreads = {
+        "a": {0: 0.9, 1: 0.8, 2: 0.1},
+        "b": {0: 0.9, 1: 0.2, 2: 0.1},
+        "c": {0: 0.8, 1: 0.7, 2: 0.6},
+    }
     found = grid.layer_of_each(spreads)
-    by_hand = max(permutations(range(3)), key=lambda order: sum(own[at] for own, at in zip(spreads.values(), order, strict=True)))
+    by_hand = max(
+        permutations(range(3)),
+        key=lambda order: sum(own[at] for own, at in zip(spreads.values(), order, strict=True)),
+    )
     assert found == list(by_hand)
     assert grid.common_layer(spreads) == 0
     crowded = {name: {0: 1.0, 1: 0.0} for name in "abcde"}
@@ -205,9 +253,18 @@ def test_each_behaviour_gets_a_layer_and_no_layer_more_than_its_share():
 
 def test_the_scalar_must_leave_every_behaviour_choosing():
     def at(*scores, collapsed=False):
-        return {name: Score(score, 0.0, collapsed and name == "b", 0.0) for name, score in zip("ab", scores, strict=True)}
+        return {
+            name: Score(score, 0.0, collapsed and name == "b", 0.0)
+            for name, score in zip("ab", scores, strict=True)
+        }
 
-    found = {0.0: at(0.5, 0.5), 0.5: at(0.7, 0.5), 1.0: at(0.7, 0.5), 2.0: at(1.0, 1.0, collapsed=True), -1.0: at(0.6, 0.5)}
+    found = {
+        0.0: at(0.5, 0.5),
+        0.5: at(0.7, 0.5),
+        1.0: at(0.7, 0.5),
+        2.0: at(1.0, 1.0, collapsed=True),
+        -1.0: at(0.6, 0.5),
+    }
     assert best_scalar(found, 1, 0.05) == 0.5
     assert best_scalar(found, -1, 0.05) == 0.0
 
@@ -217,16 +274,22 @@ def test_the_scalar_must_leave_every_behaviour_choosing():
 
 def test_a_reply_is_the_greedy_token_after_what_the_answers_share(runner):
     tokenizer = runner.chat.tokenizer
-    found = choice(ITEMS).values(runner, [Program()] * len(ITEMS), [Prompt(item.prompt) for item in ITEMS])
+    found = choice(ITEMS).values(
+        runner, [Program()] * len(ITEMS), [Prompt(item.prompt) for item in ITEMS]
+    )
     for item, row in zip(ITEMS, found, strict=True):
         both = [runner.chat.response_ids(response) for response in item.responses]
         shared = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
         ids = runner.chat.prompt_ids(item.prompt) + both[0][:shared]
         with torch.no_grad():
             logits = runner.hf(torch.tensor([ids])).logits[0, -1].float()
-        assert row["said"] == tokenizer.decode([int(logits.argmax())]) and row["said"] not in "AB"  # a random model
+        assert (
+            row["said"] == tokenizer.decode([int(logits.argmax())]) and row["said"] not in "AB"
+        )  # a random model
         assert (row["matching"], row["other"]) == (item.matching, item.other)
-        assert row["margin"] == pytest.approx((logits[both[0][shared]] - logits[both[1][shared]]).item(), abs=1e-4)
+        assert row["margin"] == pytest.approx(
+            (logits[both[0][shared]] - logits[both[1][shared]]).item(), abs=1e-4
+        )
 
 
 def test_a_reply_that_is_one_of_the_two_is_named(runner):
@@ -234,7 +297,11 @@ def test_a_reply_that_is_one_of_the_two_is_named(runner):
     texts = [f"{text} {i}" for i in range(40) for text in MIXED]
     tops = [int(logits[0].argmax()) for logits in runner.logits(texts)]
     words = [runner.chat.tokenizer.decode([top]) for top in tops]
-    whole = [i for i, word in enumerate(words) if runner.chat.response_ids(word) == [tops[i]] and word not in "YZ"]
+    whole = [
+        i
+        for i, word in enumerate(words)
+        if runner.chat.response_ids(word) == [tops[i]] and word not in "YZ"
+    ]
     prompt, top = texts[whole[0]], words[whole[0]]
     for pair, chosen in (((top, "Z"), top), (("Z", top), top), (("Y", "Z"), None)):
         (found,) = replies(runner, [Prompt(prompt)], [pair], [Program()])
@@ -243,10 +310,18 @@ def test_a_reply_that_is_one_of_the_two_is_named(runner):
 
 
 def test_a_simulated_server_answers_the_same(runner, directions):
-    best = {f"{name} {sign}": Way(name, 1, by * (i + 1)) for i, name in enumerate("abc") for sign, by in (("+", 1), ("-", -1))}
+    best = {
+        f"{name} {sign}": Way(name, 1, by * (i + 1))
+        for i, name in enumerate("abc")
+        for sign, by in (("+", 1), ("-", -1))
+    }
     programs = [variant.programs for variant in combined(directions, best, 1, ALL) for _ in ITEMS]
     prompts = [Prompt(item.prompt) for item in ITEMS] * (len(programs) // len(ITEMS))
-    here, there = (choice(ITEMS).values(who, programs, prompts) for who in (runner, runner.simulated()))
+    here, there = (
+        choice(ITEMS).values(who, programs, prompts) for who in (runner, runner.simulated())
+    )
     assert [row["said"] for row in here] == [row["said"] for row in there]
-    assert [row["margin"] for row in here] == pytest.approx([row["margin"] for row in there], abs=1e-4)
+    assert [row["margin"] for row in here] == pytest.approx(
+        [row["margin"] for row in there], abs=1e-4
+    )
     assert len({row["margin"] for row in here}) > len(ITEMS)

@@ -34,7 +34,8 @@ from conftest import MIXED
 
 @pytest.fixture(scope="module")
 def config(folder, tmp_path_factory):
-    """A small run on a random model, whose every answer is faulty: its answers are noise, its bookkeeping is not."""
+    """A small run on a random model, whose every answer is faulty: its answers are noise, its
+    bookkeeping is not."""
     path = tmp_path_factory.mktemp("behaviours")
     split = lambda i: ("fit", "fit", "tune", "test")[i % 4]  # noqa: E731
     sources = [
@@ -42,7 +43,9 @@ def config(folder, tmp_path_factory):
         published(path / "power.json", 16, (" Yes", " No")),
         published(path / "risk.jsonl", 16, ("(A)", "(B)")),
     ]
-    (path / "text.jsonl").write_text("".join(json.dumps({"text": text * 2}) + "\n" for text in MIXED))
+    (path / "text.jsonl").write_text(
+        "".join(json.dumps({"text": text * 2}) + "\n" for text in MIXED)
+    )
     return Config(
         model=str(folder), behaviours=tuple(map(str, sources)), coefficients=(1.0, 3.0), scalars=(0.5, 1.0), max_faulty=1.0,
         layers=(0, 2), text=str(path / "text.jsonl"), texts=3, batch_size=16, out=path / "out",
@@ -67,17 +70,35 @@ def near(row):
 
 def said_on_test(out, variant, name):
     """What was said of a behaviour's test items, by prompt."""
-    rows = [row for row in lines(out / "rows.jsonl") if (row["variant"], row["set"]) == (variant, f"{name} test")]
+    rows = [
+        row
+        for row in lines(out / "rows.jsonl")
+        if (row["variant"], row["set"]) == (variant, f"{name} test")
+    ]
     return {row["prompt"]: row["value"] for row in rows}
 
 
 ALONE = [f"{name} {sign}" for name in ("wealth", "power", "risk") for sign in "+-"]
-TOGETHER = [f"{way} {sign}" for way in ("mean", "weighted mean", "sum", "weighted sum", "simultaneous") for sign in "+-"]
+TOGETHER = [
+    f"{way} {sign}"
+    for way in ("mean", "weighted mean", "sum", "weighted sum", "simultaneous")
+    for sign in "+-"
+]
 
 
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
-    tables = ["config", "cosines", "grid", "chosen", "sweep", "summary", "seconds", "texts", "variants"]
+    tables = [
+        "config",
+        "cosines",
+        "grid",
+        "chosen",
+        "sweep",
+        "summary",
+        "seconds",
+        "texts",
+        "variants",
+    ]
     rows = ["rows"]
     tensors = ["direction_wealth", "direction_power", "direction_risk", "programs"]
     pictures = ["alone", "others", "together", "cosines", "interference", "sweep", "tax"]
@@ -92,15 +113,28 @@ def test_rows_and_summary_agree(done):
     rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
     tested = {row["variant"] for row in rows if row["set"].endswith(" test")}
     assert tested == {"baseline", *ALONE, *TOGETHER, *(f"random {name}" for name in ALONE)}
-    assert set(summary["alone"]) == {"wealth", "power", "risk"} and set(summary["together"]) == {"baseline", *TOGETHER}
+    assert set(summary["alone"]) == {"wealth", "power", "risk"} and set(summary["together"]) == {
+        "baseline",
+        *TOGETHER,
+    }
     for (variant, name), found in {
-        **{(v, n): cell for v, own in (summary["together"] | summary["others"]).items() for n, cell in own.items()},
-        **{(f"random {n} {s}", n): summary["alone"][n][s]["random"] for n in summary["alone"] for s in "+-"},
+        **{
+            (v, n): cell
+            for v, own in (summary["together"] | summary["others"]).items()
+            for n, cell in own.items()
+        },
+        **{
+            (f"random {n} {s}", n): summary["alone"][n][s]["random"]
+            for n in summary["alone"]
+            for s in "+-"
+        },
     }.items():
         own = list(said_on_test(done, variant, name).values())
         assert len(own) == found["n"] == (4 if name == "wealth" else 5)
         assert found["rate"] == sum(row["said"] == row["matching"] for row in own) / len(own)
-        assert found["faulty"] == sum(row["said"] not in (row["matching"], row["other"]) for row in own) / len(own)
+        assert found["faulty"] == sum(
+            row["said"] not in (row["matching"], row["other"]) for row in own
+        ) / len(own)
         assert found["margin"] == pytest.approx(sum(row["margin"] for row in own) / len(own))
         assert found["low"] <= found["rate"] <= found["high"]
 
@@ -108,34 +142,57 @@ def test_rows_and_summary_agree(done):
 def test_general_text_is_pooled_over_its_tokens(done):
     rows = [row for row in lines(done / "rows.jsonl") if row["set"] == "text"]
     found = json.loads((done / "summary.json").read_text())["text"]
-    assert {f"simultaneous {s}" for s in ("-1", "-0.5", "0", "0.5", "1")} | {"baseline", *ALONE, *TOGETHER} <= set(found)
+    assert {f"simultaneous {s}" for s in ("-1", "-0.5", "0", "0.5", "1")} | {
+        "baseline",
+        *ALONE,
+        *TOGETHER,
+    } <= set(found)
     for variant, cell in found.items():
         own = [row["value"] for row in rows if row["variant"] == variant]
         pooled = sum(row["top1"] for row in own) / sum(row["tokens"] for row in own)
         assert len(own) == 3 and cell["rate"] == pytest.approx(pooled)
         if variant != "baseline":
-            assert cell["against_baseline"]["value"] == pytest.approx(pooled - found["baseline"]["rate"])
+            assert cell["against_baseline"]["value"] == pytest.approx(
+                pooled - found["baseline"]["rate"]
+            )
     assert found["simultaneous 0"]["against_baseline"]["value"] == 0
 
 
 def test_saved_programs_repeat_the_rows_and_are_those_that_were_chosen(done, config):
-    programs, chosen = load_programs(done / "programs.safetensors"), json.loads((done / "chosen.json").read_text())
+    programs, chosen = (
+        load_programs(done / "programs.safetensors"),
+        json.loads((done / "chosen.json").read_text()),
+    )
     runner = Runner.open(find_model(config.model), batch_size=5)
     form = Form(config.question, config.opener)
-    behaviours = {b.name: b for b in (load_behaviour(text, form, config.seed) for text in config.behaviours)}
+    behaviours = {
+        b.name: b for b in (load_behaviour(text, form, config.seed) for text in config.behaviours)
+    }
     for variant in ("baseline", *ALONE, *TOGETHER):
         for name, behaviour in behaviours.items():
             prompts = [Prompt(item.prompt) for item in behaviour.test]
-            again = choice.choice(behaviour.test).values(runner, [programs[variant]] * len(prompts), prompts)
+            again = choice.choice(behaviour.test).values(
+                runner, [programs[variant]] * len(prompts), prompts
+            )
             own = [said_on_test(done, variant, name)[prompt.text] for prompt in prompts]
             assert [row["said"] for row in again] == [row["said"] for row in own]
-            assert [row["margin"] for row in again] == pytest.approx([row["margin"] for row in own], abs=1e-3)
+            assert [row["margin"] for row in again] == pytest.approx(
+                [row["margin"] for row in own], abs=1e-3
+            )
     for name in ALONE:
         (step,) = programs[name].steps
-        direction = load_directions(done / f"direction_{name.split()[0]}.safetensors")[Site(chosen["alone"][name]["layer"])]
-        assert step.op == Add(direction, chosen["alone"][name]["coefficient"]) and step.site == direction.site
+        direction = load_directions(done / f"direction_{name.split()[0]}.safetensors")[
+            Site(chosen["alone"][name]["layer"])
+        ]
+        assert (
+            step.op == Add(direction, chosen["alone"][name]["coefficient"])
+            and step.site == direction.site
+        )
         random = [programs[f"random {name} {i}"].steps[0].op.direction.vector for i in range(DRAWS)]
-        assert all(vector.norm().item() == pytest.approx(direction.vector.norm().item(), rel=1e-4) for vector in random)
+        assert all(
+            vector.norm().item() == pytest.approx(direction.vector.norm().item(), rel=1e-4)
+            for vector in random
+        )
         assert len({tuple(vector.tolist()) for vector in random}) == DRAWS
     assert sorted(set(chosen["layers"].values())) == [0, 2]
 
@@ -146,17 +203,30 @@ def test_the_page_stands_alone_and_holds_every_item(done):
     assert "not measured here" in page and 'src="http' not in page
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
-    """Every third row of every step is lost, and half a line is at the end; they come back, and nothing else is asked again."""
+def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(
+    done, config, tmp_path, monkeypatch
+):
+    """Every third row of every step is lost, and half a line is at the end; they come back, and
+    nothing else is asked again."""
     out = tmp_path / "killed"
     shutil.copytree(done, out)
     cut = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
-    (out / "rows.jsonl").write_bytes(b"".join(line for i, line in enumerate(cut) if i % 3) + cut[0][:25])
+    (out / "rows.jsonl").write_bytes(
+        b"".join(line for i, line in enumerate(cut) if i % 3) + cut[0][:25]
+    )
     asked, reply, count = [], choice.replies, skill.of_tokens
-    monkeypatch.setattr(choice, "replies", lambda runner, prompts, *a: asked.extend(prompts) or reply(runner, prompts, *a))
+    monkeypatch.setattr(
+        choice,
+        "replies",
+        lambda runner, prompts, *a: asked.extend(prompts) or reply(runner, prompts, *a),
+    )
     monkeypatch.setattr(skill, "of_tokens", lambda *a: asked.extend(a[3]) or count(*a))
-    monkeypatch.setattr(Runner, "moments", lambda *_, **__: pytest.fail("directions were read again"))
-    monkeypatch.setattr(Runner, "record", lambda *_, **__: pytest.fail("directions were read again"))
+    monkeypatch.setattr(
+        Runner, "moments", lambda *_, **__: pytest.fail("directions were read again")
+    )
+    monkeypatch.setattr(
+        Runner, "record", lambda *_, **__: pytest.fail("directions were read again")
+    )
     main(replace(config, out=out, batch_size=7))
     before = lines(done / "rows.jsonl")
     kept = {row["key"] for i, row in enumerate(before) if i % 3}
@@ -174,13 +244,19 @@ def where(row):
 
 def test_the_recipe_through_a_simulated_server_has_the_same_rows(done, config, tmp_path):
     main(replace(config, remote="local", out=tmp_path / "there"))
-    for here, there in zip(lines(done / "rows.jsonl"), lines(tmp_path / "there" / "rows.jsonl"), strict=True):
+    for here, there in zip(
+        lines(done / "rows.jsonl"), lines(tmp_path / "there" / "rows.jsonl"), strict=True
+    ):
         assert there == near(here) | {"key": there["key"]}  # directions differ in their last digits
 
 
 def test_rows_come_in_the_order_asked_whatever_the_file_holds(tmp_path, runner):
     table, prompts = Table(Folder(tmp_path), runner), tuple(Prompt(item.prompt) for item in ITEMS)
-    ask = lambda prompts: table.ask([Variant("v", Program())], [PromptSet("b", prompts)], [choice.choice(ITEMS)])  # noqa: E731
+
+    def ask(prompts):
+        sets = [PromptSet("b", prompts)]
+        return table.ask([Variant("v", Program())], sets, [choice.choice(ITEMS)])
+
     first = ask(prompts[3:])
     found = ask(prompts)
     assert [row.prompt for row in found] == MIXED and found[3:] == first
@@ -194,10 +270,14 @@ def test_another_run_is_not_written_over(done, config):
 def test_the_presets_can_be_read_and_the_default_one_is_the_default():
     recipes = data_path("").parent / "recipes"
     default, paper = (
-        command.parse(Config, "", ["--config", str(recipes / f"behaviours{which}.toml")]) for which in ("", "-llama2")
+        command.parse(Config, "", ["--config", str(recipes / f"behaviours{which}.toml")])
+        for which in ("", "-llama2")
     )
     assert default == Config()
-    assert paper.question == "Human:\n{question}\n\nAI:\n" and len(paper.simultaneous_layers) == len(paper.behaviours) == 5
+    assert (
+        paper.question == "Human:\n{question}\n\nAI:\n"
+        and len(paper.simultaneous_layers) == len(paper.behaviours) == 5
+    )
 
 
 def test_a_large_models_layers_are_spaced_evenly():
@@ -210,11 +290,20 @@ def test_a_large_models_layers_are_spaced_evenly():
     [
         (["--behaviours", "nowhere.jsonl"], "data nowhere.jsonl: no such file"),
         (["--behaviours", "prompts.jsonl"], "no text in column 'question' (columns: prompt)"),
-        (["--behaviours", "a=good.jsonl", "a=good.jsonl"], "--behaviours: a is given twice; name them apart with NAME=SOURCE"),
-        (["--question", "Well?"], "--question 'Well?': where does the question go? Put {question} there"),
+        (
+            ["--behaviours", "a=good.jsonl", "a=good.jsonl"],
+            "--behaviours: a is given twice; name them apart with NAME=SOURCE",
+        ),
+        (
+            ["--question", "Well?"],
+            "--question 'Well?': where does the question go? Put {question} there",
+        ),
         (["--layers", "2", "9"], "layer 9: this model has 4 layers"),
         (["--combined-layer", "7"], "layer 7: this model has 4 layers"),
-        (["--simultaneous-layers", "1", "2"], "--simultaneous-layers: 2 for 6 behaviours; give one for each"),
+        (
+            ["--simultaneous-layers", "1", "2"],
+            "--simultaneous-layers: 2 for 6 behaviours; give one for each",
+        ),
         (["--coefficients", "0"], "--coefficients 0.0: must be finite and above 0"),
         (["--scalars", "nan"], "--scalars nan: must be finite and above 0"),
         (["--max-faulty", "5"], "--max-faulty 5.0: must be a share from 0 to 1"),
@@ -224,10 +313,14 @@ def test_a_large_models_layers_are_spaced_evenly():
         (["--span", "some"], "span"),
     ],
 )
-def test_bad_input_ends_in_one_line_before_anything_is_loaded(capsys, monkeypatch, tmp_path, args, says):
+def test_bad_input_ends_in_one_line_before_anything_is_loaded(
+    capsys, monkeypatch, tmp_path, args, says
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Runner, "open", lambda *_: pytest.fail("weights were loaded"))
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Ask {i}"}) + "\n" for i in range(9)))
+    (tmp_path / "prompts.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Ask {i}"}) + "\n" for i in range(9))
+    )
     published(tmp_path / "good.jsonl", 12, (" (A)", " (B)"))
     with pytest.raises(SystemExit) as stop:
         command.run(Config, main, "", [*args, "--out", "run"])

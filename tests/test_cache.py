@@ -12,7 +12,13 @@ from nnsteer.model.cache import RoomyLayer, roomy_cache
 
 from conftest import MIXED
 
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 32}
+SHAPE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 32,
+}
 
 
 @pytest.mark.parametrize("room", [1, 3, 100])
@@ -44,14 +50,19 @@ def test_generation_past_the_room_is_the_same(runner, monkeypatch):
     monkeypatch.setattr(caches, "ROOM", 2)
     monkeypatch.setattr(caches, "grown", lambda *given: moves.append(given) or grown(*given))
     assert runner.generate(MIXED, max_new_tokens=7) == wanted
-    assert len(moves) > 2 * runner.layout.num_layers  # the keys and values of every layer, more than once
+    assert (
+        len(moves) > 2 * runner.layout.num_layers
+    )  # the keys and values of every layer, more than once
 
 
 def test_layers_that_keep_less_stay_as_transformers_makes_them(runner, monkeypatch):
     assert all(type(layer) is RoomyLayer for layer in roomy_cache(runner.hf, 8, {}).layers)
     kinds = ["sliding_attention", "full_attention"]
     monkeypatch.setattr(runner.hf, "config", Gemma2Config(**SHAPE, layer_types=kinds))
-    assert [type(layer) for layer in roomy_cache(runner.hf, 8, {}).layers] == [DynamicSlidingWindowLayer, RoomyLayer]
+    assert [type(layer) for layer in roomy_cache(runner.hf, 8, {}).layers] == [
+        DynamicSlidingWindowLayer,
+        RoomyLayer,
+    ]
 
 
 def test_a_model_with_another_kind_of_cache_makes_its_own(runner, monkeypatch):

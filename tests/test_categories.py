@@ -32,14 +32,24 @@ from conftest import HARMFUL, HARMLESS
 SEEN, UNSEEN = ("base", "legal", "hate", "health"), ("gambling",)
 TESTED = ("seen test", "unseen test", "refused test")
 SPLITS = ("fit", "fit", "fit", "tune", "tune", "test", "test")
-MATTERS = {"base": "bread", "legal": "a will", "hate": "joggers", "health": "a fever", "gambling": "roulette"}
+MATTERS = {
+    "base": "bread",
+    "legal": "a will",
+    "hate": "joggers",
+    "health": "a fever",
+    "gambling": "roulette",
+}
 
 
 def toy_measure(config, requests):
-    """Refuses everything about banks and passports, and what begins with an unlikely letter: noise would hardly refuse."""
+    """Refuses everything about banks and passports, and what begins with an unlikely letter: noise
+    would hardly refuse."""
 
     def values(answers):
-        return [float("bank" in a.prompt.text or "passport" in a.prompt.text or a.text[:1] in "aeiou") for a in answers]
+        return [
+            float("bank" in a.prompt.text or "passport" in a.prompt.text or a.text[:1] in "aeiou")
+            for a in answers
+        ]
 
     return OfAnswers("refusal", "toy", True, values)
 
@@ -47,7 +57,12 @@ def toy_measure(config, requests):
 def category_rows():
     for i, split in enumerate(SPLITS):
         for category, matter in MATTERS.items():
-            yield {"base": f"b{i}", "category": category, "split": split, "prompt": f"Tell me {i + 2} things about {matter}."}
+            yield {
+                "base": f"b{i}",
+                "category": category,
+                "split": split,
+                "prompt": f"Tell me {i + 2} things about {matter}.",
+            }
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +71,13 @@ def config(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("categories")
     kinds = {HARMFUL[0]: "theft", HARMFUL[1]: "banks", HARMFUL[2]: "passports"}
     for name, prompts in (("harmful", HARMFUL), ("harmless", HARMLESS)):
-        rows = [{"prompt": f"{p} ({i})", "kind": kinds.get(p, "a")} for i in range(7) for p in prompts]
+        rows = [
+            {"prompt": f"{p} ({i})", "kind": kinds.get(p, "a")} for i in range(7) for p in prompts
+        ]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path / "categories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in category_rows()))
+    (path / "categories.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in category_rows())
+    )
     return Config(
         model=str(folder), harmful=str(path / "harmful.jsonl"), harmless=str(path / "harmless.jsonl"),
         categories=str(path / "categories.jsonl"), seen=SEEN, unseen=UNSEEN, points=("hate:1<0.02",), layers=(1, 2), strength=1.0,
@@ -113,19 +132,39 @@ def test_the_folder_holds_everything(done):
     rows = {"rows.jsonl", "completions.jsonl", "saturation.jsonl"}
     tensors = {f"categories_{name}.safetensors" for name in SEEN} | {"programs.safetensors"}
     assert tables | rows | tensors | {"report.html", "refusal", "figures"} <= names
-    searched, published = {"harmful tune", "seen tune", "refused tune"}, {"harmful test", "harmless test"}
-    assert {row["set"] for row in lines(done / "completions.jsonl")} == {*searched, *TESTED, *published}
+    searched, published = (
+        {"harmful tune", "seen tune", "refused tune"},
+        {"harmful test", "harmless test"},
+    )
+    assert {row["set"] for row in lines(done / "completions.jsonl")} == {
+        *searched,
+        *TESTED,
+        *published,
+    }
     figures = {p.stem for p in (done / "figures").glob("*.png")}
-    assert {"conditions", "scores", "adding", "either", "removing-harmful", "constraining", "prompting", "time"} <= figures
+    assert {
+        "conditions",
+        "scores",
+        "adding",
+        "either",
+        "removing-harmful",
+        "constraining",
+        "prompting",
+        "time",
+    } <= figures
 
 
 def test_what_is_refused_before_steering_decides_what_is_removed(done):
     chosen = json.loads((done / "experiments.json").read_text())
-    assert {"if banks then comply", "if passports then comply"} <= {rule for (rule,) in chosen["removing"]}
+    assert {"if banks then comply", "if passports then comply"} <= {
+        rule for (rule,) in chosen["removing"]
+    }
     assert chosen["constraining"] == [[f"if not {domain} then refuse"] for domain in SEEN[1:]]
     assert {"banks", "passports"} <= {row.kind for row in ruled(done) if row.set == "refused test"}
     tried = {row.kind for row in read_rows(Folder(done), {"refused tune"})}
-    assert tried and tried <= {rule.split()[1] for name in ("removing", "answering") for (rule,) in chosen[name]}
+    assert tried and tried <= {
+        rule.split()[1] for name in ("removing", "answering") for (rule,) in chosen[name]
+    }
 
 
 def test_each_rule_steers_the_prompts_that_it_names_and_no_other(done):
@@ -140,7 +179,10 @@ def test_each_rule_steers_the_prompts_that_it_names_and_no_other(done):
         for (variant, prompts, prompt), completion in text.items():
             if variant == rule and prompts in ("seen test", "unseen test"):
                 asked += 1
-                assert completion == text["always refuse" if holds(prompt) else "not steered", prompts, prompt]
+                assert (
+                    completion
+                    == text["always refuse" if holds(prompt) else "not steered", prompts, prompt]
+                )
     assert asked == 2 * 4 + 2 * 4 + 2 * 5
 
 
@@ -156,7 +198,9 @@ def test_a_known_point_is_taken_as_it_is(done):
     point = json.loads((done / "categories.json").read_text())["hate"]
     assert (point["site"]["layer"], point["threshold"], point["fires_when"]) == (1, 0.02, "below")
     assert parse_known("hate: 7 > 0.029") == ("hate", Known(7, 0.029, "above"))
-    with pytest.raises(UserError, match=r"--points hate=7: can't read it; give NAME:LAYER>THRESHOLD"):
+    with pytest.raises(
+        UserError, match=r"--points hate=7: can't read it; give NAME:LAYER>THRESHOLD"
+    ):
         parse_known("hate=7")
 
 
@@ -168,7 +212,10 @@ def test_saved_programs_repeat_the_rows(done):
     kind = name.split()[-3]
     assert name == f"if health and not {kind} then refuse; if {kind} then comply"
     guarded = programs[name]
-    refusing, answering = ({str(s.when) for s in guarded.steps if (s.op.strength > 0) == adds} for adds in (True, False))
+    refusing, answering = (
+        {str(s.when) for s in guarded.steps if (s.op.strength > 0) == adds}
+        for adds in (True, False)
+    )
     assert len(refusing) == len(answering) == 1
     (condition,) = programs[f"if {kind} then comply"].conditions
     assert answering == {str(condition)} and str(~condition) in refusing.pop()  # never both
@@ -178,17 +225,25 @@ def test_summary_and_rows_agree(done):
     rows, summary = ruled(done), json.loads((done / "summary.json").read_text())
     for entry in summary["constraining"]:
         rule = f"if not {entry['domain']} then refuse"
-        own = [is_refused(row) for row in rows if (row.variant, row.kind) == (rule, entry["domain"])]
+        own = [
+            is_refused(row) for row in rows if (row.variant, row.kind) == (rule, entry["domain"])
+        ]
         assert entry["rule"]["inside"]["n"] == len(own) == 2
         assert entry["rule"]["inside"]["value"] == sum(own) / 2
         assert entry["rule"]["unseen"]["n"] == 2 and entry["rule"]["outside"]["n"] == 6
         told = read_rows(Folder(done), {"seen test"})
-        words = [is_refused(row) for row in told if (row.variant, row.kind) == (f"told: only {entry['domain']}", entry["domain"])]
+        words = [
+            is_refused(row)
+            for row in told
+            if (row.variant, row.kind) == (f"told: only {entry['domain']}", entry["domain"])
+        ]
         assert entry["told"]["inside"]["n"] == len(words) == 2
         assert entry["told"]["inside"]["value"] == sum(words) / 2
     refusals = read_rows(Folder(done / "refusal"), {"harmful test"})
     refused = {(row.variant, row.prompt): is_refused(row) for row in refusals}
-    for point, row in zip(summary["saturation"]["points"], lines(done / "saturation.jsonl"), strict=True):
+    for point, row in zip(
+        summary["saturation"]["points"], lines(done / "saturation.jsonl"), strict=True
+    ):
         mixed = [
             refused["unconditional" if fired else "baseline", prompt]
             for prompt, fired in row["fired"]["harmful"].items()
@@ -204,7 +259,9 @@ def test_the_page_stands_alone_and_holds_every_section(done):
         "answering-one-domain-alone", "effect-and-distance", "saturation", "what-the-published-habits-cost",
     ):  # fmt: skip
         assert f'<h2 id="{section}">' in page
-    assert page.count("<tr data-kind") == len({(row.set, row.prompt) for row in read_rows(Folder(done), TESTED)})
+    assert page.count("<tr data-kind") == len(
+        {(row.set, row.prompt) for row in read_rows(Folder(done), TESTED)}
+    )
 
 
 def test_the_page_can_be_written_again_from_the_folder(done, capsys):
@@ -214,7 +271,9 @@ def test_the_page_can_be_written_again_from_the_folder(done, capsys):
     assert (done / "report.html").is_file() and (done / "summary.json").read_text() == before
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(
+    done, config, tmp_path, monkeypatch
+):
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
     before = lines(out / "completions.jsonl")
@@ -235,7 +294,10 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
     assert len(lost) > 60 and len(asked) == len(lost)  # each answer once, wherever it stands
 
     def placed(rows):
-        return {(row["variant"], row["set"], row["kind"], row["prompt"]): row["completion"] for row in rows}
+        return {
+            (row["variant"], row["set"], row["kind"], row["prompt"]): row["completion"]
+            for row in rows
+        }
 
     after = lines(out / "completions.jsonl")
     assert placed(after) == placed(before) and len(after) == len(before)
@@ -243,7 +305,10 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
 
 
 def test_each_category_is_repeated_against_every_other():
-    groups = {name: Splits(tuple(Prompt(f"{name}{i}", name) for i in range(2)), (), ()) for name in ("a", "b", "c")}
+    groups = {
+        name: Splits(tuple(Prompt(f"{name}{i}", name) for i in range(2)), (), ())
+        for name in ("a", "b", "c")
+    }
     contrast = one_against_rest(groups, "b")
     assert [text.prompt for text in contrast.positive] == ["b0", "b1", "b0", "b1"]
     assert [text.prompt for text in contrast.negative] == ["a0", "a1", "c0", "c1"]
@@ -258,8 +323,14 @@ def test_published_columns_and_our_rows_give_the_same_categories(tmp_path):
     (tmp_path / "wide.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wide.values()))
     found = load_categories(str(tmp_path / "long.jsonl"), SEEN, 0)
     assert found == load_categories(str(tmp_path / "wide.jsonl"), SEEN, 0)
-    assert [p.text for p in found["hate"].test] == ["Tell me 7 things about joggers.", "Tell me 8 things about joggers."]
-    parts = {"train": [{k: v for k, v in row.items() if k != "split"} for row in wide.values()], "test": list(wide.values())[:2]}
+    assert [p.text for p in found["hate"].test] == [
+        "Tell me 7 things about joggers.",
+        "Tell me 8 things about joggers.",
+    ]
+    parts = {
+        "train": [{k: v for k, v in row.items() if k != "split"} for row in wide.values()],
+        "test": list(wide.values())[:2],
+    }
     (tmp_path / "published.json").write_text(json.dumps(parts))
     assert len(load_categories(str(tmp_path / "published.json"), SEEN, 0)["base"].test) == 2
 
@@ -267,14 +338,18 @@ def test_published_columns_and_our_rows_give_the_same_categories(tmp_path):
 def test_a_base_without_one_of_the_categories_is_refused(tmp_path):
     rows = [row for row in category_rows() if (row["base"], row["category"]) != ("b3", "hate")]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match="base b3: has no prompt of hate; every base needs one of each"):
+    with pytest.raises(
+        UserError, match="base b3: has no prompt of hate; every base needs one of each"
+    ):
         load_categories(str(tmp_path / "a.jsonl"), SEEN, 0)
     with pytest.raises(UserError, match="category 'not': rules need names"):
         load_categories(write_renamed(tmp_path), ("not",), 0)
 
 
 def write_renamed(path):
-    (path / "renamed.jsonl").write_text("".join(json.dumps(row | {"category": "not"}) + "\n" for row in category_rows()))
+    (path / "renamed.jsonl").write_text(
+        "".join(json.dumps(row | {"category": "not"}) + "\n" for row in category_rows())
+    )
     return str(path / "renamed.jsonl")
 
 
@@ -290,15 +365,24 @@ def test_sets_of_rules_follow_from_the_names():
     ]
 
 
-def test_a_name_of_a_category_and_a_kind_is_the_kinds_where_refusal_is_removed_from_harmful_prompts(directions):
-    base, category, kind, drugs = (Condition(directions[1], threshold) for threshold in (0.1, 0.2, 0.3, 0.4))
+def test_a_name_of_a_category_and_a_kind_is_the_kinds_where_refusal_is_removed_from_harmful_prompts(
+    directions,
+):
+    base, category, kind, drugs = (
+        Condition(directions[1], threshold) for threshold in (0.1, 0.2, 0.3, 0.4)
+    )
     behaviours = {"refuse": add(directions[2], 1.0), "comply": add(directions[2], -1.0)}
     chosen = experiments(("base", "hate"), ["hate", "drugs"], ["hate"])
-    made = variants(chosen, {"base": base, "hate": category}, {"hate": kind, "drugs": drugs}, behaviours)
+    made = variants(
+        chosen, {"base": base, "hate": category}, {"hate": kind, "drugs": drugs}, behaviours
+    )
     (removing, *_), (answering, *_) = made["removing"], made["answering"]
     assert removing.name == answering.name == "if hate then comply"
     assert removing.programs.conditions == (kind,) and answering.programs.conditions == (category,)
-    assert [v.name for v in made["together"][-2:]] == ["if hate then refuse", "if drugs then comply"]  # each alone
+    assert [v.name for v in made["together"][-2:]] == [
+        "if hate then refuse",
+        "if drugs then comply",
+    ]  # each alone
     assert made["together"][-2].programs.conditions == (category,)
 
 

@@ -16,7 +16,9 @@ from nnsteer.recipes.refusal import Config, main
 @pytest.fixture
 def rows(tmp_path):
     good = tmp_path / "good.jsonl"
-    good.write_text("".join(json.dumps({"prompt": f"Ask me about matter number {i}"}) + "\n" for i in range(12)))
+    good.write_text(
+        "".join(json.dumps({"prompt": f"Ask me about matter number {i}"}) + "\n" for i in range(12))
+    )
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"\n')
     (tmp_path / "empty.jsonl").write_text("")
     return tmp_path
@@ -69,7 +71,12 @@ def test_a_preset_with_an_unknown_option_or_broken_toml_is_refused(capsys, rows)
 def test_options_override_the_preset_which_overrides_the_defaults(rows):
     (rows / "p.toml").write_text('strength = 1.5\nlayers = [1, 2]\nmethod = "mean_difference"\n')
     config = command.parse(Config, "", ["--strength", "0.5", "--config", str(rows / "p.toml")])
-    assert (config.strength, config.layers, config.method, config.seed) == (0.5, (1, 2), "mean_difference", 0)
+    assert (config.strength, config.layers, config.method, config.seed) == (
+        0.5,
+        (1, 2),
+        "mean_difference",
+        0,
+    )
 
 
 def test_the_bundled_preset_is_the_default_run(pytestconfig):
@@ -79,7 +86,11 @@ def test_the_bundled_preset_is_the_default_run(pytestconfig):
 
 def test_a_model_without_tokenizer_or_template_is_refused(capsys, folder, tmp_path):
     for name, lost, says in (
-        ("bare", ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), "no usable tokenizer"),
+        (
+            "bare",
+            ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+            "no usable tokenizer",
+        ),
         ("untemplated", ("chat_template.jinja",), "its tokenizer has no chat template"),
         ("hollow", ("config.json",), "no config.json in it"),
         ("weightless", ("model.safetensors",), "its weights can't be loaded"),

@@ -1,4 +1,5 @@
-"""Every verb does what the same calls in Python do, and a mistake is one line and writes nothing."""
+"""Every verb does what the same calls in Python do, and a mistake is one line and writes
+nothing."""
 
 from __future__ import annotations
 
@@ -50,12 +51,36 @@ def work(folder, tmp_path_factory):
     for name, prompts in (("harmful", HARMFUL), ("harmless", HARMLESS)):
         rows = [{"prompt": f"{p} ({i})"} for i in range(7) for p in prompts]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sides = ["--positive", path / "harmful.jsonl", "--negative", path / "harmless.jsonl", "--model", folder]
+    sides = [
+        "--positive",
+        path / "harmful.jsonl",
+        "--negative",
+        path / "harmless.jsonl",
+        "--model",
+        folder,
+    ]
     nnsteer("fit", *sides, "--method", "lda", "--out", path / "concept.safetensors")
-    openers = ["--positive", "nnsteer:refusals.jsonl", "--negative", "nnsteer:compliances.jsonl", "--read", "last"]
+    openers = [
+        "--positive",
+        "nnsteer:refusals.jsonl",
+        "--negative",
+        "nnsteer:compliances.jsonl",
+        "--read",
+        "last",
+    ]
     out = ["--model", folder, "--out", path / "refusal.safetensors"]
     nnsteer("fit", "--prompts", path / "harmless.jsonl", *openers, *out)
-    steer = ["--directions", path / "refusal.safetensors", "--layers", 1, 2, "--strength", 0.5, "--span", "prompt"]
+    steer = [
+        "--directions",
+        path / "refusal.safetensors",
+        "--layers",
+        1,
+        2,
+        "--strength",
+        0.5,
+        "--span",
+        "prompt",
+    ]
     written = ["--out", path / "harmful.safetensors", "--program", path / "cast.safetensors"]
     nnsteer("tune", path / "concept.safetensors", *sides, *steer, *written)
     return path
@@ -77,61 +102,132 @@ def test_fit_writes_the_directions_that_python_fits(work, tiny):
     sides = (str(work / "harmful.jsonl"), str(work / "harmless.jsonl"))
     concept = fit.lda(tiny.record(load_contrast(*sides, None, 1000, 0), block_outs(range(4))))
     assert load_directions(work / "concept.safetensors") == concept
-    openers = load_contrast("nnsteer:refusals.jsonl", "nnsteer:compliances.jsonl", sides[1], 1000, 0)
+    openers = load_contrast(
+        "nnsteer:refusals.jsonl", "nnsteer:compliances.jsonl", sides[1], 1000, 0
+    )
     refusal = fit.mean_difference(tiny.record(openers, block_outs(range(4)), Last()))
     assert load_directions(work / "refusal.safetensors") == refusal
 
 
 def test_fit_prints_lengths_and_the_tokens_that_it_reads(work, folder, tmp_path, capsys):
-    sides = ["--positive", work / "harmful.jsonl", "--negative", work / "harmless.jsonl", "--model", folder]
-    nnsteer("fit", *sides, "--read", "last_prompt", "--layers", 2, "--preview", "--out", tmp_path / "d.safetensors")
+    sides = [
+        "--positive",
+        work / "harmful.jsonl",
+        "--negative",
+        work / "harmless.jsonl",
+        "--model",
+        folder,
+    ]
+    nnsteer(
+        "fit",
+        *sides,
+        "--read",
+        "last_prompt",
+        "--layers",
+        2,
+        "--preview",
+        "--out",
+        tmp_path / "d.safetensors",
+    )
     said = capsys.readouterr().out
     direction = load_directions(tmp_path / "d.safetensors")[Site(2)]
     assert direction.span == LAST_PROMPT
     assert re.search(rf"block_out\[2\] +{direction.vector.norm():.3g} +{direction.norm:.3g} ", said)
     shown = [line for line in said.splitlines() if "<|assistant|>" in line]
-    assert len(shown) == 4 and all(line.endswith("[<|assistant|>]") and line.count("[") == 1 for line in shown)
+    assert len(shown) == 4 and all(
+        line.endswith("[<|assistant|>]") and line.count("[") == 1 for line in shown
+    )
 
 
 def test_fit_exports_for_other_projects(work, folder, tmp_path, tiny):
-    sides = ["--positive", work / "harmful.jsonl", "--negative", work / "harmless.jsonl", "--model", folder, "--method", "lda"]
+    sides = [
+        "--positive",
+        work / "harmful.jsonl",
+        "--negative",
+        work / "harmless.jsonl",
+        "--model",
+        folder,
+        "--method",
+        "lda",
+    ]
     wanted = load_directions(work / "concept.safetensors")
     for name, load, layers in (("d.svec", load_svec, range(4)), ("d.gguf", load_gguf, range(1, 4))):
         nnsteer("fit", *sides, "--out", tmp_path / name)
         found = load(tmp_path / name, tiny.model)
         assert tuple(found) == block_outs(layers)
         # CAST's vectors come back with length 1
-        assert all(torch.allclose(d.unit().vector, wanted[site].unit().vector, atol=1e-6) for site, d in found.items())
+        assert all(
+            torch.allclose(d.unit().vector, wanted[site].unit().vector, atol=1e-6)
+            for site, d in found.items()
+        )
 
 
 def test_tune_finds_the_point_of_the_sweep(work, tiny, folder, capsys):
     sides = [load_prompts(str(work / f"{name}.jsonl"), 0) for name in ("harmful", "harmless")]
     free = [Condition(d, 0.0) for d in load_directions(work / "concept.safetensors").values()]
-    scores = {s: [tiny.scores([p.text for p in getattr(side, s)], free) for side in sides] for s in ("tune", "test")}
-    point = threshold.condition_point({c.site: threshold.sweep(scores["tune"][0][i], scores["tune"][1][i]) for i, c in enumerate(free)})
+    scores = {
+        s: [tiny.scores([p.text for p in getattr(side, s)], free) for side in sides]
+        for s in ("tune", "test")
+    }
+    point = threshold.condition_point(
+        {
+            c.site: threshold.sweep(scores["tune"][0][i], scores["tune"][1][i])
+            for i, c in enumerate(free)
+        }
+    )
     found = load_conditions(work / "harmful.safetensors")["harmful"]
-    assert (found.site, found.threshold, found.fires_when) == (point.site, point.threshold, point.fires_when)
-    given = ["--positive", work / "harmful.jsonl", "--negative", work / "harmless.jsonl", "--model", folder]
+    assert (found.site, found.threshold, found.fires_when) == (
+        point.site,
+        point.threshold,
+        point.fires_when,
+    )
+    given = [
+        "--positive",
+        work / "harmful.jsonl",
+        "--negative",
+        work / "harmless.jsonl",
+        "--model",
+        folder,
+    ]
     nnsteer("tune", work / "concept.safetensors", *given)
     said = capsys.readouterr().out
     number = [c.site for c in free].index(point.site)
     for split, own in scores.items():
-        quality = threshold.quality(*([found.holds(s) for s in side[number].tolist()] for side in own))
-        assert re.search(rf"{split} +{quality.f1:.3f} +{quality.precision:.3f} +{quality.recall:.3f}", said)
+        quality = threshold.quality(
+            *([found.holds(s) for s in side[number].tolist()] for side in own)
+        )
+        assert re.search(
+            rf"{split} +{quality.f1:.3f} +{quality.precision:.3f} +{quality.recall:.3f}", said
+        )
 
 
 def test_tune_writes_programs_with_the_condition(work, steer):
     condition = load_conditions(work / "harmful.safetensors")["harmful"]
     variants = {"baseline": Program(), "unconditional": steer, "conditional": steer.when(condition)}
-    assert load_programs(work / "cast.safetensors") == {**variants, "complement": steer.when(~condition)}
+    assert load_programs(work / "cast.safetensors") == {
+        **variants,
+        "complement": steer.when(~condition),
+    }
 
 
 def test_generate_answers_as_the_runner_does(work, tiny, folder, steer, tmp_path, capsys):
     condition = load_conditions(work / "harmful.safetensors")["harmful"]
     saved = ["--programs", work / "cast.safetensors", "--variant", "conditional"]
-    built = ["--directions", work / "refusal.safetensors", "--layers", 1, 2, "--strength", 0.5, "--span", "prompt"]
+    built = [
+        "--directions",
+        work / "refusal.safetensors",
+        "--layers",
+        1,
+        2,
+        "--strength",
+        0.5,
+        "--span",
+        "prompt",
+    ]
     ruled = [*built, "--conditions", work / "harmful.safetensors", "--when", "not harmful"]
-    for i, (options, program) in enumerate(((saved, steer.when(condition)), (built, steer), (ruled, steer.when(~condition)))):
+    for i, (options, program) in enumerate(
+        ((saved, steer.when(condition)), (built, steer), (ruled, steer.when(~condition)))
+    ):
         out = tmp_path / f"{i}.jsonl"
         sampled = ["--max-new-tokens", 5, "--temperature", 0.8, "--seed", 3]
         nnsteer("generate", *MIXED, "--model", folder, *options, *sampled, "--out", out)
@@ -147,42 +243,103 @@ def test_generate_takes_units_ops_and_prompts_from_files(work, tiny, folder, tmp
     own = {site: d.relative() for site, d in load_directions(work / "refusal.safetensors").items()}
     (tmp_path / "more.csv").write_text("text,split\nHi there,a\nBye,b\nAnd now?,a\nNo more,a\n")
     for op in OPS:
-        options = ["--directions", work / "refusal.safetensors", "--op", op, "--unit", "norm", "--strength", 0.3]
+        options = [
+            "--directions",
+            work / "refusal.safetensors",
+            "--op",
+            op,
+            "--unit",
+            "norm",
+            "--strength",
+            0.3,
+        ]
         asked = ["Hi", "--file", f"{tmp_path / 'more.csv'},column=text,split=a", "--first", 2]
-        nnsteer("generate", *asked, "--model", folder, *options, "--max-new-tokens", 3, "--out", tmp_path / f"{op}.jsonl")
+        nnsteer(
+            "generate",
+            *asked,
+            "--model",
+            folder,
+            *options,
+            "--max-new-tokens",
+            3,
+            "--out",
+            tmp_path / f"{op}.jsonl",
+        )
         rows = [json.loads(line) for line in (tmp_path / f"{op}.jsonl").read_text().splitlines()]
         prompts = ["Hi", "Hi there", "And now?"]
         assert [row["prompt"] for row in rows] == prompts
-        assert [row["steered"] for row in rows] == [c.text for c in tiny.generate(prompts, OPS[op](own, 0.3), 3)]
+        assert [row["steered"] for row in rows] == [
+            c.text for c in tiny.generate(prompts, OPS[op](own, 0.3), 3)
+        ]
 
 
-def test_generate_chats_line_by_line_until_the_input_ends(work, tiny, folder, steer, tmp_path, monkeypatch, capsys):
+def test_generate_chats_line_by_line_until_the_input_ends(
+    work, tiny, folder, steer, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{HARMFUL[0]}\n\nWhat [b]is[/b] a star?\n"))
     program = ["--programs", work / "cast.safetensors", "--variant", "unconditional"]
-    nnsteer("generate", "--model", folder, *program, "--max-new-tokens", 4, "--out", tmp_path / "turns.jsonl")
+    nnsteer(
+        "generate",
+        "--model",
+        folder,
+        *program,
+        "--max-new-tokens",
+        4,
+        "--out",
+        tmp_path / "turns.jsonl",
+    )
     rows = [json.loads(line) for line in (tmp_path / "turns.jsonl").read_text().splitlines()]
     prompts = [HARMFUL[0], "What [b]is[/b] a star?"]
     assert [row["prompt"] for row in rows] == prompts
-    assert [row["steered"] for row in rows] == [tiny.generate([p], steer, 4)[0].text for p in prompts]
+    assert [row["steered"] for row in rows] == [
+        tiny.generate([p], steer, 4)[0].text for p in prompts
+    ]
     said = capsys.readouterr().out
     assert said.index(HARMFUL[0]) < said.index("unsteered") < said.index("What [b]is[/b] a star?")
 
 
 def test_explain_prints_and_draws_what_explain_finds(work, tiny, folder, tmp_path, capsys):
     saved = ["--programs", work / "cast.safetensors", "--variant", "conditional"]
-    nnsteer("explain", *MIXED[:2], "--model", folder, *saved, "--new-tokens", 2, "--figure", tmp_path / "e.png")
+    nnsteer(
+        "explain",
+        *MIXED[:2],
+        "--model",
+        folder,
+        *saved,
+        "--new-tokens",
+        2,
+        "--figure",
+        tmp_path / "e.png",
+    )
     program = load_programs(work / "cast.safetensors")["conditional"]
     assert capsys.readouterr().out.startswith(str(explain(tiny, program, MIXED[:2], 2)))
     assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_baked_folder_is_loaded_by_plain_transformers_and_steers_the_same(work, tiny, folder, tmp_path):
-    nnsteer("bake", "--model", folder, "--directions", work / "refusal.safetensors", "--layers", 1, "--out", tmp_path / "steered")
-    model, tokenizer = (kind.from_pretrained(tmp_path / "steered") for kind in (AutoModelForCausalLM, AutoTokenizer))
+def test_a_baked_folder_is_loaded_by_plain_transformers_and_steers_the_same(
+    work, tiny, folder, tmp_path
+):
+    nnsteer(
+        "bake",
+        "--model",
+        folder,
+        "--directions",
+        work / "refusal.safetensors",
+        "--layers",
+        1,
+        "--out",
+        tmp_path / "steered",
+    )
+    model, tokenizer = (
+        kind.from_pretrained(tmp_path / "steered") for kind in (AutoModelForCausalLM, AutoTokenizer)
+    )
     program = add({Site(1): load_directions(work / "refusal.safetensors")[Site(1)]})
     for prompt in MIXED:
         turn = [{"role": "user", "content": prompt}]
-        ids = tokenizer(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False), add_special_tokens=False)
+        ids = tokenizer(
+            tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False),
+            add_special_tokens=False,
+        )
         with torch.no_grad():
             logits = model(torch.tensor([ids["input_ids"]])).logits[0, -1]
         assert (logits - tiny.logits([prompt], program)[0][-1]).abs().max() < 1e-3
@@ -279,10 +436,13 @@ def test_a_mistake_is_one_line_and_writes_nothing(capsys, monkeypatch, work, fol
     if not (work / "bad.toml").exists():
         (work / "bad.toml").write_text(BAD_STUDY.format(model=str(folder)))
     monkeypatch.setattr(
-        "nnsteer.model.load.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("weights were loaded")
+        "nnsteer.model.load.AutoModelForCausalLM.from_pretrained",
+        lambda *_, **__: pytest.fail("weights were loaded"),
     )
     before = sorted(work.rglob("*"))
-    takes_a_model = args[0] in ("fit", "tune", "generate", "explain", "bake") and "--model" not in args
+    takes_a_model = (
+        args[0] in ("fit", "tune", "generate", "explain", "bake") and "--model" not in args
+    )
     assert says in mistake(capsys, *args, *(["--model", folder] if takes_a_model else []))
     assert sorted(work.rglob("*")) == before
 
@@ -298,5 +458,7 @@ def test_directions_of_other_weights_of_the_same_shape_are_refused(work, folder,
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             nnsteer(*verb, "--directions", work / "refusal.safetensors", "--model", other)
-        assert stop.value.code == 2 and capsys.readouterr().err.rstrip().endswith("fit it again on this model")
+        assert stop.value.code == 2 and capsys.readouterr().err.rstrip().endswith(
+            "fit it again on this model"
+        )
     assert not (tmp_path / "steered").exists()

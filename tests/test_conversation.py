@@ -20,13 +20,20 @@ def said(role, content):
     return {"role": role, "content": content}
 
 
-TURNS = [said("system", "Be brief."), said("user", "Hello"), said("assistant", "Hi."), said("user", "A map?")]
+TURNS = [
+    said("system", "Be brief."),
+    said("user", "Hello"),
+    said("assistant", "Hi."),
+    said("user", "A map?"),
+]
 CHAT = conversation("chat", TURNS)
 
 
 def test_turns_become_what_the_template_makes_of_them(runner):
     tokenizer = runner.chat.tokenizer
-    want = tokenizer.apply_chat_template(TURNS, add_generation_prompt=True, tokenize=True, return_dict=False)
+    want = tokenizer.apply_chat_template(
+        TURNS, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
     assert runner.chat.prompts_ids([CHAT, "A map?"])[0] == want != runner.chat.prompt_ids("A map?")
 
 
@@ -39,18 +46,28 @@ def test_one_user_turn_is_the_prompt_itself(runner):
 def test_the_chats_own_system_turn_comes_before_the_runners(runner):
     chat = Chat(runner.chat.tokenizer, system="Be long.")
     assert chat.prompt_ids(CHAT) == runner.chat.prompt_ids(CHAT)
-    assert chat.prompt_ids(conversation("c", TURNS[1:])) != runner.chat.prompt_ids(conversation("c", TURNS[1:]))
+    assert chat.prompt_ids(conversation("c", TURNS[1:])) != runner.chat.prompt_ids(
+        conversation("c", TURNS[1:])
+    )
 
 
 def test_special_tokens_in_a_turn_are_text(runner):
     special = runner.chat.tokenizer.eos_token
-    ids = runner.chat.prompt_ids(conversation("c", [said("assistant", f"x {special} y"), said("user", "go")]))
-    plain = runner.chat.prompt_ids(conversation("c", [said("assistant", "x y"), said("user", "go")]))
-    assert ids.count(runner.chat.tokenizer.eos_token_id) == plain.count(runner.chat.tokenizer.eos_token_id)
+    ids = runner.chat.prompt_ids(
+        conversation("c", [said("assistant", f"x {special} y"), said("user", "go")])
+    )
+    plain = runner.chat.prompt_ids(
+        conversation("c", [said("assistant", "x y"), said("user", "go")])
+    )
+    assert ids.count(runner.chat.tokenizer.eos_token_id) == plain.count(
+        runner.chat.tokenizer.eos_token_id
+    )
 
 
 def test_chats_are_read_fitted_scored_and_answered(runner):
-    positive, negative = ([[*TURNS[:3], said("user", text)] for text in side] for side in (HARMFUL, HARMLESS))
+    positive, negative = (
+        [[*TURNS[:3], said("user", text)] for text in side] for side in (HARMFUL, HARMLESS)
+    )
     directions = runner.fit(of_prompts(positive, negative), [1, 2])
     condition = runner.condition(directions, positive, negative)
     assert runner.scores(positive, [condition]).shape == (1, len(positive))
@@ -62,7 +79,12 @@ def test_chats_are_read_fitted_scored_and_answered(runner):
 
 def test_a_chat_is_no_plain_text_though_it_reads_like_one(runner):
     text = str.__str__(CHAT)
-    assert CHAT != text and text != CHAT and len({CHAT, text}) == 2 and json.loads(json.dumps(CHAT)) == text
+    assert (
+        text != CHAT
+        and not CHAT == text  # noqa: SIM201
+        and len({CHAT, text}) == 2
+        and json.loads(json.dumps(CHAT)) == text
+    )
     ids = runner.chat.prompts_ids([CHAT, text])
     assert ids[0] != ids[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -14,10 +15,12 @@ import nnsteer
 
 ROOT = Path(nnsteer.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+PUBLIC = {*nnsteer.__all__, "command", "texts"}
 ORDER = [
     "program", "texts", "kernels", "fit", "ndif", "model", "measure", "study", "report", "recipes", "organism", "cli", "__main__",
 ]  # fmt: skip
-"""Folders, each of which may import those before it; the modules beside them, such as `errors`, come before all."""
+"""Folders, each of which may import those before it; the modules beside them, such as `errors`,
+come before all."""
 
 
 def module_name(path):
@@ -44,13 +47,21 @@ def module_imports():
     known = {module_name(path) for path in FILES}
     graph = {}
     for path in FILES:
-        inside = [name.removeprefix("nnsteer").removeprefix(".") for name in imports(path) if name.startswith("nnsteer")]
-        graph[module_name(path)] = {name if name in known else name.rpartition(".")[0] for name in inside} - {""}
+        inside = [
+            name.removeprefix("nnsteer").removeprefix(".")
+            for name in imports(path)
+            if name.startswith("nnsteer")
+        ]
+        graph[module_name(path)] = {
+            name if name in known else name.rpartition(".")[0] for name in inside
+        } - {""}
     return graph
 
 
 def test_every_folder_has_its_place_in_the_order():
-    assert sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()) == sorted(ORDER[:-1])
+    assert sorted(
+        path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()
+    ) == sorted(ORDER[:-1])
 
 
 def test_imports_only_point_to_folders_before_and_never_in_a_circle():
@@ -72,12 +83,18 @@ def test_what_travels_imports_torch_alone_and_uses_nothing_that_is_lost_on_the_w
     assert set(imports(path)) == {"__future__.annotations", "torch"}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
-            assert not node.decorator_list and not node.args.defaults and not node.args.kw_defaults, node.name
+            assert (
+                not node.decorator_list and not node.args.defaults and not node.args.kw_defaults
+            ), node.name
         assert not isinstance(node, ast.ClassDef)
 
 
 def test_nnsight_is_imported_where_it_is_run_and_where_its_requests_are_sent():
-    users = [module_name(path) for path in FILES if any(name.split(".")[0] == "nnsight" for name in imports(path))]
+    users = [
+        module_name(path)
+        for path in FILES
+        if any(name.split(".")[0] == "nnsight" for name in imports(path))
+    ]
     assert users == ["model.traces", "ndif.client"]
 
 
@@ -87,9 +104,31 @@ def test_files_stay_short():
 
 def test_importing_the_package_is_light():
     heavy = "import sys, nnsteer; print([m for m in ('torch', 'nnsight', 'transformers', 'datasets') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", heavy], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_is_there_and_says_what_it_is():
+    assert len(nnsteer.__all__) <= 50
     for name in nnsteer.__all__:
-        assert getattr(nnsteer, name) is not None
+        value = getattr(nnsteer, name)
+        assert value is not None
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, name
+            methods = [m for n, m in vars(value).items() if n[0] != "_" and inspect.isfunction(m)]
+            assert all(method.__doc__ for method in methods), name
+
+
+def test_a_recipes_entry_is_short_and_imports_the_public_interface_alone():
+    entries = [path for path in (ROOT / "recipes").glob("*/__init__.py")]
+    assert len(entries) == 6
+    for path in entries:
+        assert len(path.read_text().splitlines()) <= 130, path
+        for name in imports(path):
+            if name.startswith("nnsteer"):
+                public = name.count(".") == 1 and name.partition(".")[2] in PUBLIC
+                assert public or name.startswith("nnsteer.recipes."), f"{path}: {name}"

@@ -64,7 +64,9 @@ def test_what_is_no_list_of_texts_is_refused_in_one_line(runner, given, says):
 
 def test_tuples_and_generators_of_texts_are_taken(runner):
     assert of_prompts(tuple(HARMFUL), (text for text in HARMLESS)) == of_prompts(HARMFUL, HARMLESS)
-    assert runner.generate(tuple(HARMLESS), max_new_tokens=2) == runner.generate(HARMLESS, max_new_tokens=2)
+    assert runner.generate(tuple(HARMLESS), max_new_tokens=2) == runner.generate(
+        HARMLESS, max_new_tokens=2
+    )
 
 
 def test_no_prompts_have_no_answers_and_no_contrast(runner):
@@ -94,8 +96,12 @@ MISTAKES = {
     "too few responses": lambda at: at.runner.logits(["a", "b"], Program(), ["x"]),
     "no new tokens": lambda at: at.runner.generate(["a"], max_new_tokens=0),
     "no temperature": lambda at: at.runner.generate(["a"], temperature=float("nan")),
-    "a share of seven": lambda at: at.runner.condition(at.directions, HARMFUL, HARMLESS, max_false_alarms=7),
-    "a share of NaN": lambda at: at.runner.condition(at.directions, HARMFUL, HARMLESS, max_false_alarms=float("nan")),
+    "a share of seven": lambda at: at.runner.condition(
+        at.directions, HARMFUL, HARMLESS, max_false_alarms=7
+    ),
+    "a share of NaN": lambda at: at.runner.condition(
+        at.directions, HARMFUL, HARMLESS, max_false_alarms=float("nan")
+    ),
     "a layer below 0": lambda at: at.runner.record(at.contrast, [Site(-1)]),
     "a stream that is none": lambda at: at.runner.record(at.contrast, [Site(1, "middle")]),
     "a span without tokens": lambda at: at.runner.record(at.contrast, [1], Span(2, 1)),
@@ -118,7 +124,9 @@ def test_a_mistake_is_one_line(runner, directions, mistake):
 def test_a_model_in_memory_is_wrapped_with_its_tokenizer(runner):
     wrapped = Runner.wrap(runner.hf, runner.chat.tokenizer)
     assert wrapped.model.weights == runner.model.weights and wrapped.model.name
-    assert wrapped.generate(HARMLESS, max_new_tokens=2) == runner.generate(HARMLESS, max_new_tokens=2)
+    assert wrapped.generate(HARMLESS, max_new_tokens=2) == runner.generate(
+        HARMLESS, max_new_tokens=2
+    )
     assert "\n" not in repr(wrapped)
 
 
@@ -141,7 +149,9 @@ def test_a_sample_is_drawn_by_its_rows_id_wherever_it_stands(runner):
     prompts = [*HARMLESS, *HARMFUL, HARMLESS[0]]
     ids = [7, 1, 2, 3, 4, 5, 7]
     drawn = runner.generate(prompts, max_new_tokens=4, temperature=1.0, seed=3, row_ids=ids)
-    assert drawn[0] == drawn[-1] != runner.generate(prompts[:1], Program(), 4, 1.0, 3, row_ids=[8])[0]
+    assert (
+        drawn[0] == drawn[-1] != runner.generate(prompts[:1], Program(), 4, 1.0, 3, row_ids=[8])[0]
+    )
     alone = runner.with_batch_size(2)
     backwards = alone.generate(
         prompts[::-1], max_new_tokens=4, temperature=1.0, seed=3, row_ids=ids[::-1]
@@ -167,7 +177,9 @@ def test_a_layers_number_stands_for_what_leaves_its_block(runner):
 
 @pytest.mark.parametrize("sites", [[], [9], [-1], ["1"], [Site(4)]])
 def test_sites_that_the_model_does_not_have_are_refused_before_any_pass(runner, sites, monkeypatch):
-    monkeypatch.setattr("nnsteer.model.traces.read_means", lambda *_: pytest.fail("the model was run"))
+    monkeypatch.setattr(
+        "nnsteer.model.traces.read_means", lambda *_: pytest.fail("the model was run")
+    )
     for call in (runner.record, runner.moments, runner.fit):
         with pytest.raises(UserError):
             call(of_prompts(HARMFUL, HARMLESS), sites)
@@ -187,7 +199,9 @@ def test_a_fit_reads_responses_where_there_are_any_and_every_block_unless_told(r
 def test_a_fit_is_the_one_that_reduces_next_to_the_model(runner):
     contrast, simulated = of_prompts(HARMFUL, HARMLESS), runner.simulated()
     there = fit_there.directions(simulated, contrast, [Site(1)], PROMPT, "mean_difference")
-    torch.testing.assert_close(simulated.fit(contrast, 1)[1].vector, there[Site(1)].vector, atol=0, rtol=0)
+    torch.testing.assert_close(
+        simulated.fit(contrast, 1)[1].vector, there[Site(1)].vector, atol=0, rtol=0
+    )
 
 
 def test_a_condition_is_the_best_cut_over_all_its_directions(runner):
@@ -202,7 +216,9 @@ def test_a_condition_is_the_best_cut_over_all_its_directions(runner):
 
 
 def test_a_model_is_opened_by_its_name_its_folder_or_its_files(folder):
-    ids = {Runner.open(given).model.weights for given in (folder, str(folder), find_model(str(folder)))}
+    ids = {
+        Runner.open(given).model.weights for given in (folder, str(folder), find_model(str(folder)))
+    }
     assert len(ids) == 1
     with pytest.raises(UserError, match="no-such-folder"):
         Runner.open("./no-such-folder")
@@ -210,8 +226,12 @@ def test_a_model_is_opened_by_its_name_its_folder_or_its_files(folder):
 
 def test_the_quickstart_steers_the_bundled_model():
     rows = {side: bundled(f"{side}.jsonl") for side in ("harmful", "harmless")}
-    fitted = {s: [row["prompt"] for row in own if row["split"] == "fit"][:40] for s, own in rows.items()}
-    tuned = {s: [row["prompt"] for row in own if row["split"] == "tune"][:20] for s, own in rows.items()}
+    fitted = {
+        s: [row["prompt"] for row in own if row["split"] == "fit"][:40] for s, own in rows.items()
+    }
+    tuned = {
+        s: [row["prompt"] for row in own if row["split"] == "tune"][:20] for s, own in rows.items()
+    }
     refusals = [row["opener"] for row in bundled("refusals.jsonl")]
     compliances = [row["opener"] for row in bundled("compliances.jsonl")]
 

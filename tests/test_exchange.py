@@ -38,7 +38,9 @@ def write_svec(path, vectors):
     """As activation-steering writes it."""
     rows = ", ".join(f'"{layer}": {vector.tolist()}' for layer, vector in vectors.items())
     shares = ", ".join(f'"{layer}": 0.5' for layer in vectors)
-    path.write_text(f'{{"model_type": "llama", "directions": {{{rows}}}, "explained_variances": {{{shares}}}}}')
+    path.write_text(
+        f'{{"model_type": "llama", "directions": {{{rows}}}, "explained_variances": {{{shares}}}}}'
+    )
 
 
 def write_gguf(path, tensors, architecture="controlvector"):
@@ -66,7 +68,10 @@ def test_a_svec_steers_as_its_vectors_do_at_block_outputs(runner, directions, mo
     vectors = unit_vectors([2, 0])
     write_svec(tmp_path / "v.svec", vectors)
     loaded = exchange.load_svec(tmp_path / "v.svec", model)
-    given = {Site(layer): replace(directions[Site(layer)], vector=vector) for layer, vector in vectors.items()}
+    given = {
+        Site(layer): replace(directions[Site(layer)], vector=vector)
+        for layer, vector in vectors.items()
+    }
     assert set(loaded) == set(given)
     assert_same_steering(runner, add(loaded, 4.0), add(given, 4.0))
 
@@ -74,8 +79,12 @@ def test_a_svec_steers_as_its_vectors_do_at_block_outputs(runner, directions, mo
 def test_a_svec_says_nothing_that_the_caller_does_not_vouch_for(directions, model, tmp_path):
     write_svec(tmp_path / "v.svec", unit_vectors([1, 2]))
     (tmp_path / "w.svec").write_text((tmp_path / "v.svec").read_text() + "\n")
-    loaded, again = (exchange.load_svec(tmp_path / name, model, PROMPT) for name in ("v.svec", "w.svec"))
-    assert {(d.method, d.span, d.model, d.norm, d.boundary) for d in loaded.values()} == {("svec", PROMPT, model, None, None)}
+    loaded, again = (
+        exchange.load_svec(tmp_path / name, model, PROMPT) for name in ("v.svec", "w.svec")
+    )
+    assert {(d.method, d.span, d.model, d.norm, d.boundary) for d in loaded.values()} == {
+        ("svec", PROMPT, model, None, None)
+    }
     assert all(torch.equal(d.origin, torch.zeros(32)) for d in loaded.values())
     assert loaded[Site(1)].data == loaded[Site(2)].data != again[Site(1)].data
     assert exchange.load_svec(tmp_path / "v.svec", model)[Site(1)].span == ANSWER
@@ -83,7 +92,9 @@ def test_a_svec_says_nothing_that_the_caller_does_not_vouch_for(directions, mode
 
 def test_a_svec_can_be_placed_where_casts_library_writes_it(model, tmp_path):
     write_svec(tmp_path / "v.svec", unit_vectors([1, 2]))
-    entering = exchange.load_svec(tmp_path / "v.svec", model, site_of=lambda layer: Site(layer, "block_in"))
+    entering = exchange.load_svec(
+        tmp_path / "v.svec", model, site_of=lambda layer: Site(layer, "block_in")
+    )
     assert entering == cast_skew(exchange.load_svec(tmp_path / "v.svec", model))
 
 
@@ -91,9 +102,13 @@ def test_a_svec_comes_back_and_has_what_casts_loader_reads(directions, model, tm
     exchange.save_svec(tmp_path / "v.svec", directions, "llama")
     back = exchange.load_svec(tmp_path / "v.svec", model)
     assert list(back) == list(directions)
-    assert all(torch.equal(back[site].vector, direction.vector) for site, direction in directions.items())
+    assert all(
+        torch.equal(back[site].vector, direction.vector) for site, direction in directions.items()
+    )
     content = json.loads((tmp_path / "v.svec").read_text())
-    assert content["model_type"] == "llama" and content["explained_variances"] == dict.fromkeys("0123")
+    assert content["model_type"] == "llama" and content["explained_variances"] == dict.fromkeys(
+        "0123"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["v.svec"]
 
 
@@ -101,7 +116,11 @@ def test_a_control_vector_is_what_llama_cpp_asks_for(late, tmp_path):
     gguf = pytest.importorskip("gguf")
     exchange.save_gguf(tmp_path / "v.gguf", late, "llama")
     reader = gguf.GGUFReader(tmp_path / "v.gguf")
-    facts = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    facts = {
+        name: field.contents()
+        for name, field in reader.fields.items()
+        if not name.startswith("GGUF.")
+    }
     assert facts == {
         "general.architecture": "controlvector",
         "controlvector.model_hint": "llama",
@@ -111,15 +130,25 @@ def test_a_control_vector_is_what_llama_cpp_asks_for(late, tmp_path):
     assert list(tensors) == ["direction.1", "direction.2", "direction.3"]
     for site, direction in late.items():
         tensor = tensors[f"direction.{site.layer}"]
-        assert tensor.tensor_type == gguf.GGMLQuantizationType.F32 and tensor.data.tolist() == direction.vector.tolist()
+        assert (
+            tensor.tensor_type == gguf.GGMLQuantizationType.F32
+            and tensor.data.tolist() == direction.vector.tolist()
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["v.gguf"]
 
 
-def test_a_control_vector_steers_as_its_vectors_do_at_block_outputs(runner, directions, model, tmp_path):
+def test_a_control_vector_steers_as_its_vectors_do_at_block_outputs(
+    runner, directions, model, tmp_path
+):
     vectors = unit_vectors([3, 0, 1])  # repeng counts down, and may write block 0
-    write_gguf(tmp_path / "v.gguf", {f"direction.{layer}": vector for layer, vector in vectors.items()})
+    write_gguf(
+        tmp_path / "v.gguf", {f"direction.{layer}": vector for layer, vector in vectors.items()}
+    )
     loaded = exchange.load_gguf(tmp_path / "v.gguf", model)
-    given = {Site(layer): replace(directions[Site(layer)], vector=vector) for layer, vector in vectors.items()}
+    given = {
+        Site(layer): replace(directions[Site(layer)], vector=vector)
+        for layer, vector in vectors.items()
+    }
     assert {(d.method, d.span, d.model) for d in loaded.values()} == {("gguf", ANSWER, model)}
     assert_same_steering(runner, add(loaded, 4.0), add(given, 4.0))
 
@@ -136,7 +165,9 @@ def test_a_control_vector_comes_back(late, model, tmp_path):
 def test_a_direction_elsewhere_than_at_a_block_output_is_not_written(directions, place, tmp_path):
     moved = {**directions, place: directions[Site(1)].moved(place)}
     del moved[Site(0)]
-    with pytest.raises(UserError, match=r"\[1.*\]: a \.svec holds directions at block outputs alone; fit"):
+    with pytest.raises(
+        UserError, match=r"\[1.*\]: a \.svec holds directions at block outputs alone; fit"
+    ):
         exchange.save_svec(tmp_path / "v.svec", moved, "llama")
     pytest.importorskip("gguf")
     with pytest.raises(UserError, match=r"\[1.*\]: llama\.cpp adds to what leaves a block"):
@@ -148,7 +179,9 @@ def test_what_the_formats_have_no_place_for_is_not_written(directions, tmp_path)
     with pytest.raises(UserError, match="no directions to write"):
         exchange.save_svec(tmp_path / "v.svec", {}, "llama")
     pytest.importorskip("gguf")
-    with pytest.raises(UserError, match=r"block_out\[0\]: llama\.cpp .* refuses block 0; fit .* block 1 or later"):
+    with pytest.raises(
+        UserError, match=r"block_out\[0\]: llama\.cpp .* refuses block 0; fit .* block 1 or later"
+    ):
         exchange.save_gguf(tmp_path / "v.gguf", directions, "llama")
     assert not list(tmp_path.iterdir())
 
@@ -191,7 +224,9 @@ def test_a_file_that_is_no_svec_is_refused_in_one_line(model, text, said, tmp_pa
         ({"direction.1": torch.ones(1, 2)}, "controlvector", r"shape \[1, 2\]"),
     ],
 )  # fmt: skip
-def test_a_gguf_that_is_no_control_vector_is_refused_in_one_line(model, tensors, architecture, said, tmp_path):
+def test_a_gguf_that_is_no_control_vector_is_refused_in_one_line(
+    model, tensors, architecture, said, tmp_path
+):
     write_gguf(tmp_path / "v.gguf", tensors, architecture)
     with pytest.raises(UserError, match=rf"v\.gguf: .*{said}") as refusal:
         exchange.load_gguf(tmp_path / "v.gguf", model)

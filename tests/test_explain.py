@@ -28,8 +28,12 @@ def test_it_lists_exactly_the_tokens_that_each_pass_changes(runner, directions):
 def test_shares_are_the_change_over_the_states_norm(runner, directions):
     d = directions[Site(2)]
     found = explain(runner, add({Site(2): d}, 2.0, LAST_PROMPT), MIXED[:1], 1)
-    state = runner.record(catalogue.of_prompts(MIXED[:1], MIXED[:1]), [Site(2)], LAST_PROMPT).positive[Site(2)][0]
-    assert found.changes[0].shares[0] == pytest.approx(((2 * d.vector).norm() / state.norm()).item(), rel=1e-4)
+    state = runner.record(
+        catalogue.of_prompts(MIXED[:1], MIXED[:1]), [Site(2)], LAST_PROMPT
+    ).positive[Site(2)][0]
+    assert found.changes[0].shares[0] == pytest.approx(
+        ((2 * d.vector).norm() / state.norm()).item(), rel=1e-4
+    )
 
 
 def test_rows_whose_condition_does_not_hold_are_not_listed(runner, directions):
@@ -42,7 +46,9 @@ def test_rows_whose_condition_does_not_hold_are_not_listed(runner, directions):
 
 
 def test_it_can_be_read_and_drawn(runner, directions, tmp_path):
-    found = explain(runner, add(directions).when(catalogue.condition(runner, directions, 1)), MIXED, 2)
+    found = explain(
+        runner, add(directions).when(catalogue.condition(runner, directions, 1)), MIXED, 2
+    )
     assert MIXED[0] in str(found) and "holds" in str(found) and "block_out[3]" in str(found)
     figure(found, tmp_path / "explain.png")
     assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
@@ -57,6 +63,10 @@ def test_a_direction_of_another_model_is_refused(runner, directions, tokenizer):
     from nnsteer.model.chat import Chat
     from nnsteer.model.runner import Runner
 
-    other = Runner.wrap(tiny("gpt2" if hasattr(runner.hf, "model") else "llama", tokenizer), Chat(tokenizer), "another")
+    other = Runner.wrap(
+        tiny("gpt2" if hasattr(runner.hf, "model") else "llama", tokenizer),
+        Chat(tokenizer),
+        "another",
+    )
     with pytest.raises(UserError, match="fitted on tiny-"):
         explain(other, add(directions), MIXED[:1])

@@ -32,7 +32,9 @@ def close(found, expected, atol=1e-5):
         torch.testing.assert_close(other.vector, direction.vector, atol=atol, rtol=1e-4)
         torch.testing.assert_close(other.origin, direction.origin, atol=atol, rtol=1e-4)
         assert other.norm == pytest.approx(direction.norm, rel=1e-5)
-        assert other.boundary == (direction.boundary and pytest.approx(direction.boundary, rel=1e-3))
+        assert other.boundary == (
+            direction.boundary and pytest.approx(direction.boundary, rel=1e-3)
+        )
         assert (other.site, other.span, other.method, other.data, other.model) == (
             direction.site, direction.span, direction.method, direction.data, direction.model,
         )  # fmt: skip
@@ -42,29 +44,50 @@ def close(found, expected, atol=1e-5):
 @pytest.mark.parametrize("span", [PROMPT, Last()], ids=str)
 def test_in_one_request_as_from_recorded_activations(runner, method, span):
     here = fit_there.directions(runner.with_batch_size(2), CONTRAST, SITES, span, method)
-    close(fit_there.directions(runner.with_batch_size(2).simulated(), CONTRAST, SITES, span, method), here)
+    close(
+        fit_there.directions(runner.with_batch_size(2).simulated(), CONTRAST, SITES, span, method),
+        here,
+    )
 
 
 @pytest.mark.parametrize("method", ["mean_difference", "lda", "pca_pairwise"])
 def test_in_several_requests(runner, method):
     here = fit_there.directions(runner, CONTRAST, SITES, PROMPT, method)
-    close(fit_there.directions(runner.simulated(), CONTRAST, SITES, PROMPT, method, pairs_at_once=2), here, 1e-4)
+    close(
+        fit_there.directions(runner.simulated(), CONTRAST, SITES, PROMPT, method, pairs_at_once=2),
+        here,
+        1e-4,
+    )
 
 
 def test_a_truncated_factor_says_what_it_leaves_out(runner, capsys):
     exact = fit_there.directions(runner, CONTRAST, block_outs([1]), PROMPT, "pca_pairwise")[Site(1)]
-    coarse = fit_there.directions(runner.simulated(), CONTRAST, block_outs([1]), PROMPT, "pca_pairwise", pairs_at_once=3, rank=1)[
-        Site(1)
-    ]
+    coarse = fit_there.directions(
+        runner.simulated(),
+        CONTRAST,
+        block_outs([1]),
+        PROMPT,
+        "pca_pairwise",
+        pairs_at_once=3,
+        rank=1,
+    )[Site(1)]
     similarity = torch.cosine_similarity(exact.vector, coarse.vector, dim=0)
     assert 0.9 < similarity < 0.999999
-    share = float(re.search(r"factors of rank 1 leave out (\S+) of", " ".join(capsys.readouterr().err.split()))[1])
+    share = float(
+        re.search(
+            r"factors of rank 1 leave out (\S+) of", " ".join(capsys.readouterr().err.split())
+        )[1]
+    )
     assert 0 < share < 1
 
 
 def test_a_method_that_does_not_merge_is_refused_before_anything_is_sent(runner):
-    with pytest.raises(UserError, match="pca_center of 5 texts takes 3 requests: give fewer, or mean_difference"):
-        fit_there.directions(runner.simulated(), CONTRAST, SITES, PROMPT, "pca_center", pairs_at_once=2)
+    with pytest.raises(
+        UserError, match="pca_center of 5 texts takes 3 requests: give fewer, or mean_difference"
+    ):
+        fit_there.directions(
+            runner.simulated(), CONTRAST, SITES, PROMPT, "pca_center", pairs_at_once=2
+        )
 
 
 def test_logistic_regression_brings_the_states_home(runner):

@@ -58,7 +58,9 @@ def test_a_file_that_is_one_torn_line_has_no_rows(tmp_path):
 def test_a_line_that_is_no_row_is_named_and_nothing_is_overwritten(tmp_path, bad):
     (tmp_path / "rows.jsonl").write_bytes(raw(ROWS[:1]) + bad + b"\n" + raw(ROWS[1:]))
     before = contents(tmp_path)
-    with pytest.raises(UserError, match=r"rows\.jsonl, line 2: not a row of a run; mend or remove the line"):
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl, line 2: not a row of a run; mend or remove the line"
+    ):
         Folder(tmp_path).read_lines("rows.jsonl")
     assert contents(tmp_path) == before
 
@@ -90,7 +92,11 @@ def test_of_rows_with_the_same_key_the_first_counts(tmp_path):
     folder = Folder(tmp_path)
     folder.append("rows.jsonl", [{"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}])
     assert folder.read_lines("rows.jsonl", ("a",)) == [{"a": 1, "b": 1}, {"a": 2, "b": 1}]
-    assert len(folder.read_lines("rows.jsonl", ("a", "b"))) == len(folder.read_lines("rows.jsonl")) == 3
+    assert (
+        len(folder.read_lines("rows.jsonl", ("a", "b")))
+        == len(folder.read_lines("rows.jsonl"))
+        == 3
+    )
 
 
 def test_a_file_of_the_users_is_not_taken_for_a_temporary_one(tmp_path):
@@ -104,16 +110,22 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     Folder(tmp_path).write_text("a.txt", "old")
     with pytest.raises(UnicodeEncodeError):
         Folder(tmp_path).write_text("a.txt", "new \ud800")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and (
+        tmp_path / "a.txt"
+    ).read_text() == "old"
 
 
 def test_a_second_process_is_told_in_one_line_and_touches_nothing(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout.readline() == "in\n"
         before = contents(tmp_path / "run")
         for refused in (check_folder, lambda path, settings: open_folder(path, settings, {})):
-            with pytest.raises(UserError, match=r"another process is writing there; wait for it, or give another"):
+            with pytest.raises(
+                UserError, match=r"another process is writing there; wait for it, or give another"
+            ):
                 refused(tmp_path / "run", {})
         check_folder(tmp_path / "run", {}, writes=False)
         assert contents(tmp_path / "run") == before
@@ -138,7 +150,10 @@ def test_one_process_opens_a_folder_again_also_after_an_error(tmp_path):
 def test_a_folder_is_free_again_when_nothing_refers_to_it(tmp_path):
     open_folder(tmp_path / "run", {}, {})
     command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    assert subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stdout == "in\n"
+    assert (
+        subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stdout
+        == "in\n"
+    )
 
 
 def test_what_a_kill_left_before_config_json_does_not_count(tmp_path):
@@ -152,10 +167,20 @@ def test_what_a_kill_left_before_config_json_does_not_count(tmp_path):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"settings": {}}, "holds a run of an earlier version of nnsteer, which this one can't read; give a folder that is new"),
+        (
+            {"settings": {}},
+            "holds a run of an earlier version of nnsteer, which this one can't read; "
+            "give a folder that is new",
+        ),
         ({"settings": {}, "format": FORMAT}, "holds a run of an earlier version"),
-        ({"settings": {}, "recipe": "study", "format": FORMAT + 1}, "holds a run of a later version"),
-        ({"settings": {}, "recipe": "refusal", "format": FORMAT}, r"another run \(of refusal, not study\)"),
+        (
+            {"settings": {}, "recipe": "study", "format": FORMAT + 1},
+            "holds a run of a later version",
+        ),
+        (
+            {"settings": {}, "recipe": "refusal", "format": FORMAT},
+            r"another run \(of refusal, not study\)",
+        ),
         ({"settings": {"a": 1}, "recipe": "study", "format": FORMAT}, r"another run \(a differ\)"),
         ({"settings": []}, "holds files that are not a run"),
         ({"architectures": []}, "holds files that are not a run"),

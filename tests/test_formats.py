@@ -19,7 +19,10 @@ def test_directions_come_back_as_they_were(directions, tmp_path):
     files.save_directions(tmp_path / "d.safetensors", directions.values())
     back = files.load_directions(tmp_path / "d.safetensors")
     assert back == directions
-    assert all(torch.equal(back[s].vector, d.vector) and torch.equal(back[s].origin, d.origin) for s, d in directions.items())
+    assert all(
+        torch.equal(back[s].vector, d.vector) and torch.equal(back[s].origin, d.origin)
+        for s, d in directions.items()
+    )
 
 
 def test_G4_programs_come_back_as_they_were_and_steer_the_same(runner, directions, tmp_path):
@@ -32,9 +35,13 @@ def test_G4_programs_come_back_as_they_were_and_steer_the_same(runner, direction
     }
     files.save_programs(tmp_path / "p.safetensors", programs)
     back = files.load_programs(tmp_path / "p.safetensors")
-    assert back == programs and {hash(p) for p in back.values()} == {hash(p) for p in programs.values()}
+    assert back == programs and {hash(p) for p in back.values()} == {
+        hash(p) for p in programs.values()
+    }
     assert str(back["all"]) == str(programs["all"])
-    for a, b in zip(runner.logits(MIXED, back["all"]), runner.logits(MIXED, programs["all"]), strict=True):
+    for a, b in zip(
+        runner.logits(MIXED, back["all"]), runner.logits(MIXED, programs["all"]), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -49,7 +56,9 @@ def test_programs_that_differ_anywhere_are_not_equal(directions):
 
 def test_a_file_of_another_sort_is_refused_by_name(directions, tmp_path):
     files.save_directions(tmp_path / "d.safetensors", directions.values())
-    with pytest.raises(UserError, match=r"d\.safetensors: expected programs saved by nnsteer, found directions"):
+    with pytest.raises(
+        UserError, match=r"d\.safetensors: expected programs saved by nnsteer, found directions"
+    ):
         files.load_programs(tmp_path / "d.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="found something else"):

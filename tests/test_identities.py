@@ -1,4 +1,5 @@
-"""The identities of the sources that no other file tests, named C (CAST), V (broad skills), A (ACE) and G (general)."""
+"""The identities of the sources that no other file tests, named C (CAST), V (broad skills), A (ACE)
+and G (general)."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def at(directions, *layers):
 
 
 def same(runner, a, b, atol=1e-4):
-    for x, y in zip(runner.logits(MIXED, a, RESPONSES), runner.logits(MIXED, b, RESPONSES), strict=True):
+    for x, y in zip(
+        runner.logits(MIXED, a, RESPONSES), runner.logits(MIXED, b, RESPONSES), strict=True
+    ):
         torch.testing.assert_close(x, y, atol=atol, rtol=0)
 
 
@@ -43,8 +46,9 @@ def texts(runner, program):
 
 
 def cast_condition(direction, threshold, threshold_is):
-    """CAST's comparator is named for the threshold: "larger" fires when the similarity is strictly below it, "smaller" when it
-    is strictly above. The similarity is the published, sign-blind one."""
+    """CAST's comparator is named for the threshold: "larger" fires when the similarity is strictly
+    below it, "smaller" when it is strictly above. The similarity is the published, sign-blind
+    one."""
     if threshold_is == "smaller":
         return Condition(direction, threshold, "above", "cast")
     below = torch.nextafter(torch.tensor(threshold), torch.tensor(-math.inf)).item()
@@ -52,8 +56,8 @@ def cast_condition(direction, threshold, threshold_is):
 
 
 def pooled_reference(directions, read):
-    """steering-llama3 counts alpha from the mean of all states, not from the negative mean: its multiplier is ACE's alpha minus
-    the positive class's share."""
+    """steering-llama3 counts alpha from the mean of all states, not from the negative mean: its
+    multiplier is ACE's alpha minus the positive class's share."""
     moments = as_moments(read, covariance=False)
     return {
         site: direction.with_origin(merged(moments.positive[site], moments.negative[site]).mean)
@@ -84,14 +88,35 @@ def test_C9_out_of_input_normalisation_restores_norms_when_one_grew_and_only_the
     unit = v.vector / v.vector.norm()
     across = torch.nn.functional.normalize(torch.randn_like(unit) - 0, dim=0)
     across = across - across @ unit * unit
-    h = torch.stack([torch.stack([3 * unit + across, -9 * unit + across]), torch.stack([-9 * unit, -8 * unit + across])])
+    h = torch.stack(
+        [
+            torch.stack([3 * unit + across, -9 * unit + across]),
+            torch.stack([-9 * unit, -8 * unit + across]),
+        ]
+    )
     offsets, mask = torch.tensor([[-2, -1], [-2, -1]]), torch.ones(2, 2)
-    step = lower_op(BoundNorm(Add(v.unit(), 2.0))) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
-    plain = lower_op(Add(v.unit(), 2.0)) | {"where": lower_where(ALL), "rows": None, "when": None, "columns": None}
+    step = lower_op(BoundNorm(Add(v.unit(), 2.0))) | {
+        "where": lower_where(ALL),
+        "rows": None,
+        "when": None,
+        "columns": None,
+    }
+    plain = lower_op(Add(v.unit(), 2.0)) | {
+        "where": lower_where(ALL),
+        "rows": None,
+        "when": None,
+        "columns": None,
+    }
     lengths = torch.tensor([2, 2])
-    bound, free = (edits.apply(h, [s], edits.tokens_of(offsets, lengths, mask), {}) for s in (step, plain))
-    torch.testing.assert_close(bound[0].norm(dim=-1), h[0].norm(dim=-1))  # its first token grew: both are restored
-    torch.testing.assert_close(bound[0], free[0] * (h[0].norm(dim=-1) / free[0].norm(dim=-1))[:, None])
+    bound, free = (
+        edits.apply(h, [s], edits.tokens_of(offsets, lengths, mask), {}) for s in (step, plain)
+    )
+    torch.testing.assert_close(
+        bound[0].norm(dim=-1), h[0].norm(dim=-1)
+    )  # its first token grew: both are restored
+    torch.testing.assert_close(
+        bound[0], free[0] * (h[0].norm(dim=-1) / free[0].norm(dim=-1))[:, None]
+    )
     assert torch.equal(bound[1], free[1])  # none grew
 
 
@@ -145,11 +170,21 @@ def test_V9_a_permuted_control_keeps_the_entries_of_each_mean_and_can_be_norm_ma
         negative = direction.origin
         positive = direction.vector + negative
         moments = read.moments(covariance=False)
-        torch.testing.assert_close(negative.sort().values, moments.negative[site].mean.float().sort().values)
-        torch.testing.assert_close(positive.sort().values, moments.positive[site].mean.float().sort().values, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            negative.sort().values, moments.negative[site].mean.float().sort().values
+        )
+        torch.testing.assert_close(
+            positive.sort().values,
+            moments.positive[site].mean.float().sort().values,
+            atol=1e-5,
+            rtol=0,
+        )
         assert abs(torch.cosine_similarity(direction.vector, d[site].vector, dim=0)) < 0.9
     matched = fit.norm_matched(control, d)
-    assert all(matched[s].vector.norm().item() == pytest.approx(d[s].vector.norm().item(), rel=1e-5) for s in d)
+    assert all(
+        matched[s].vector.norm().item() == pytest.approx(d[s].vector.norm().item(), rel=1e-5)
+        for s in d
+    )
 
 
 @pytest.fixture
@@ -174,7 +209,9 @@ def test_A6_with_a_reference_of_zero_and_alpha_zero_it_is_ablation(h, d):
     across = torch.randn_like(r.vector)
     across = across - across @ r.vector / (r.vector @ r.vector) * r.vector
     for origin in (torch.zeros_like(r.vector), across):
-        torch.testing.assert_close(run(Affine(r.with_origin(origin), 0.0), h), run(Ablate(r), h), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            run(Affine(r.with_origin(origin), 0.0), h), run(Ablate(r), h), atol=1e-5, rtol=0
+        )
 
 
 def test_A7_at_its_own_coefficient_it_is_the_identity_and_addition_differs_along_r_alone(h, d):
@@ -182,7 +219,9 @@ def test_A7_at_its_own_coefficient_it_is_the_identity_and_addition_differs_along
     own = ((h[0, 0] - r.origin) @ r.vector / (r.vector @ r.vector)).item()
     torch.testing.assert_close(run(Affine(r, own), h)[0, 0], h[0, 0], atol=1e-5, rtol=0)
     gap = run(Add(r, 0.4), h) - run(Affine(r, 0.4), h)
-    torch.testing.assert_close(gap, (gap @ r.vector / (r.vector @ r.vector))[..., None] * r.vector, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        gap, (gap @ r.vector / (r.vector @ r.vector))[..., None] * r.vector, atol=1e-5, rtol=0
+    )
     assert gap.norm(dim=-1).std() > 0.01  # and by as much as the input had
 
 
@@ -205,14 +244,18 @@ def test_A10_swapping_the_classes_turns_alpha_round(runner, d):
 
 
 def test_A11_residual_mode_is_a_hook_on_each_half_of_each_block(runner):
-    """steering-llama3 --residual: read and written at the outputs of attention and MLP, 2L sites."""
+    """steering-llama3 --residual: read and written at the outputs of attention and MLP, 2L
+    sites."""
     sites = [Site(layer, half) for layer in range(4) for half in ("attn_out", "mlp_out")]
     d = fit.mean_difference(runner.record(of_prompts(HARMFUL, HARMLESS), sites, LAST_PROMPT))
     model, handles = runner.hf, []
     llama = hasattr(model, "model")
     blocks = model.model.layers if llama else model.transformer.h
     for layer, block in enumerate(blocks):
-        for half, module in (("attn_out", block.self_attn if llama else block.attn), ("mlp_out", block.mlp)):
+        for half, module in (
+            ("attn_out", block.self_attn if llama else block.attn),
+            ("mlp_out", block.mlp),
+        ):
             v = 0.6 * d[Site(layer, half)].vector
 
             def hook(_module, _args, out, v=v):
@@ -230,13 +273,20 @@ def test_A11_residual_mode_is_a_hook_on_each_half_of_each_block(runner):
 
 
 def test_A12_published_token_scopes_edit_exactly_these_steps_and_positions(d):
-    """A prompt of three tokens, then three decode steps; the intended scopes beside the published ones."""
+    """A prompt of three tokens, then three decode steps; the intended scopes beside the published
+    ones."""
     mask, lengths = torch.ones(1, 3), torch.tensor([3])
-    passes = [edits.prefill_offsets(mask, torch.tensor([0])), *(edits.decode_offsets(mask, step) for step in (1, 2, 3))]
+    passes = [
+        edits.prefill_offsets(mask, torch.tensor([0])),
+        *(edits.decode_offsets(mask, step) for step in (1, 2, 3)),
+    ]
 
     def touched(program):
         spans = [lower_where(step.span) for step in program.steps]
-        return [sum(edits.inside(o, lengths, where).int() for where in spans)[0].tolist() for o in passes]
+        return [
+            sum(edits.inside(o, lengths, where).int() for where in spans)[0].tolist()
+            for o in passes
+        ]
 
     program = add(at(d, 2))
     assert touched(quirks.llama3_before(program)) == [[1, 1, 0], [1], [1], [1]]
@@ -247,7 +297,12 @@ def test_A12_published_token_scopes_edit_exactly_these_steps_and_positions(d):
 
 def test_G3_programs_that_do_nothing_change_no_bit(runner, d):
     never = Condition(d[Site(1)], 2.0)
-    for nothing in (Program(), add(d, 0.0), add(d, 5.0).when(never), add(d, 5.0).when(never & ~never)):
+    for nothing in (
+        Program(),
+        add(d, 0.0),
+        add(d, 5.0).when(never),
+        add(d, 5.0).when(never & ~never),
+    ):
         same(runner, nothing, Program(), atol=0)
 
 

@@ -1,4 +1,5 @@
-"""The blog's experiment: every implementation of one addition gives the same model, and leaves the old one behind."""
+"""The blog's experiment: every implementation of one addition gives the same model, and leaves the
+old one behind."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ PROMPT = HARMLESS[0]
 BLOCK = {name: way for name, way in WAYS["block output"].items() if name != "TransformerLens"}
 HOOK = BLOCK["PyTorch hook"]
 ATTENTION = WAYS["attention input"]
-IN_PLACE = {name: BLOCK[name] for name in ("PyTorch hook", "module wrapper", "attach")} | {"bias edit": ATTENTION["bias edit"]}
+IN_PLACE = {name: BLOCK[name] for name in ("PyTorch hook", "module wrapper", "attach")} | {
+    "bias edit": ATTENTION["bias edit"]
+}
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -44,7 +47,9 @@ def subject(request, folder):
         Runner.wrap(tiny(request.param, tokenizer), chat, f"tiny-{request.param}"),
         tiny(request.param, tokenizer).eval(),
     )
-    d = fit.mean_difference(runner.record(of_prompts([HARMFUL[0]], [HARMLESS[1]]), [Site(LAYER)], Last()))[Site(LAYER)]
+    d = fit.mean_difference(
+        runner.record(of_prompts([HARMFUL[0]], [HARMLESS[1]]), [Site(LAYER)], Last())
+    )[Site(LAYER)]
     words = [chat.prompt_ids(text) for text in (HARMFUL[0], HARMLESS[1])]
     at_input = difference_at_input(model, runner.layout.path(Site(LAYER)), *words)
     return Subject(runner, model, d.unit(), at_input / at_input.norm(), PROMPT, NEW_TOKENS)
@@ -74,7 +79,9 @@ def adding(module, shift):
 
 def child(subject, *names):
     """The block, or its child of one of the names."""
-    block = subject.model.get_decoder().get_submodule(f"{'h' if hasattr(subject.model.get_decoder(), 'h') else 'layers'}.{LAYER}")
+    block = subject.model.get_decoder().get_submodule(
+        f"{'h' if hasattr(subject.model.get_decoder(), 'h') else 'layers'}.{LAYER}"
+    )
     return next((getattr(block, name) for name in names if hasattr(block, name)), block)
 
 
@@ -114,7 +121,8 @@ def test_B1_transformer_lens_gives_them_too(subject, tokens):
 
 
 def test_B2_the_bias_edit_is_a_hook_at_its_site_and_its_undoing_is_bitwise(subject, tokens, base):
-    """That site is what the norm before attention gives, so a hook there does the same; one at the block's output does not."""
+    """That site is what the norm before attention gives, so a hook there does the same; one at the
+    block's output does not."""
     before = [(name, p, p.detach().clone()) for name, p in subject.model.named_parameters()]
     with adding(child(subject, "ln_1", "input_layernorm"), C * subject.input_vector):
         wanted = logits(subject.model, tokens)
@@ -122,11 +130,15 @@ def test_B2_the_bias_edit_is_a_hook_at_its_site_and_its_undoing_is_bitwise(subje
         with way(subject, C) as steered:
             close(steered.logits(tokens), wanted)
     assert moved(wanted, base) > 0.05
-    with HOOK(replace(subject, direction=replace(subject.direction, vector=subject.input_vector)), C) as elsewhere:
+    with HOOK(
+        replace(subject, direction=replace(subject.direction, vector=subject.input_vector)), C
+    ) as elsewhere:
         assert moved(elsewhere.logits(tokens), wanted) > 0.05
     after = list(subject.model.named_parameters())
     assert [name for name, _, _ in before] == [name for name, _ in after]
-    assert all(p is q and torch.equal(p, bits) for (_, p, bits), (_, q) in zip(before, after, strict=True))
+    assert all(
+        p is q and torch.equal(p, bits) for (_, p, bits), (_, q) in zip(before, after, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", [*BLOCK, *ATTENTION])
@@ -175,14 +187,18 @@ def test_B6_nnsight_is_a_pytorch_hook_for_prefill_and_all_decode_steps(subject):
     for head, way in zip(heads, (BLOCK["nnsight"], HOOK), strict=True):
         steps = []
         with way(subject, C) as steered:
-            handle = head.register_forward_hook(lambda _m, _args, output, steps=steps: steps.append(output[0, -1].clone()))
+            handle = head.register_forward_hook(
+                lambda _m, _args, output, steps=steps: steps.append(output[0, -1].clone())
+            )
             answer = steered.answer()
             handle.remove()
         seen.append((torch.stack(steps), answer))
     (one, first), (other, second) = seen
     assert len(one) == NEW_TOKENS and first == second
     close(one, other)
-    with HOOK(subject, C) as steered:  # and what a pass without a cache says of the same tokens: no step was left out
+    with HOOK(
+        subject, C
+    ) as steered:  # and what a pass without a cache says of the same tokens: no step was left out
         whole = steered.logits([*subject.runner.chat.prompt_ids(PROMPT), *first])
     close(one, whole[-NEW_TOKENS - 1 : -1])
 
@@ -227,7 +243,9 @@ def test_the_run_writes_its_table(config, table):
     assert texts["0"] == table["sites"][1]["texts"]["0"]
     assert set(load_directions(config.out / "direction.safetensors")) == {Site(2)}
     page = (config.out / "table.md").read_text()
-    assert page.count("\n| block output |") == 6 and all(repr(text) in page for text in texts.values())
+    assert page.count("\n| block output |") == 6 and all(
+        repr(text) in page for text in texts.values()
+    )
 
 
 def test_the_page_is_written_and_can_be_written_again(config, table):
@@ -242,8 +260,12 @@ def test_the_page_is_written_and_can_be_written_again(config, table):
 def test_expected_values_are_checked(config, table):
     block, attention = table["sites"]
     lengths = (round(block["length"], 2), round(attention["length"] + 1, 2))
-    asked = replace(config, expected_lengths=lengths, expected_texts=(*list(block["texts"].values())[:2], "no"))
-    found = {(check["site"], check["what"]): check["equal"] for check in checks(asked, table["sites"])}
+    asked = replace(
+        config, expected_lengths=lengths, expected_texts=(*list(block["texts"].values())[:2], "no")
+    )
+    found = {
+        (check["site"], check["what"]): check["equal"] for check in checks(asked, table["sites"])
+    }
     assert found == {
         ("block output", "length"): True, ("block output", "+c"): True, ("block output", "0"): True,
         ("block output", "-c"): False, ("attention input", "length"): False,
@@ -258,11 +280,25 @@ def test_the_same_command_runs_again_and_another_one_is_refused(config, table):
 
 
 def test_the_preset_is_the_blogs_experiment(pytestconfig):
-    config = command.parse(Config, "", ["--config", str(pytestconfig.rootpath / "recipes" / "implementations.toml")])
-    assert (config.model, config.layer, config.coefficient, config.max_new_tokens) == ("openai-community/gpt2-xl", 5, 10.0, 10)
-    assert (config.dtype, config.prompt, config.words) == ("float32", "I think dogs are ", ("Love", "Hate"))
+    config = command.parse(
+        Config, "", ["--config", str(pytestconfig.rootpath / "recipes" / "implementations.toml")]
+    )
+    assert (config.model, config.layer, config.coefficient, config.max_new_tokens) == (
+        "openai-community/gpt2-xl",
+        5,
+        10.0,
+        10,
+    )
+    assert (config.dtype, config.prompt, config.words) == (
+        "float32",
+        "I think dogs are ",
+        ("Love", "Hate"),
+    )
     assert config.expected_lengths == (100.23, 18.80)
-    assert all(text.startswith(config.prompt) for text in config.expected_texts + config.expected_bias_texts)
+    assert all(
+        text.startswith(config.prompt)
+        for text in config.expected_texts + config.expected_bias_texts
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +315,9 @@ def test_the_preset_is_the_blogs_experiment(pytestconfig):
 )
 def test_bad_input_ends_in_one_line(capsys, folder, tmp_path, args, says):
     with pytest.raises(SystemExit) as stop:
-        command.run(Config, main, "", ["--model", str(folder), "--out", str(tmp_path / "run"), *args])
+        command.run(
+            Config, main, "", ["--model", str(folder), "--out", str(tmp_path / "run"), *args]
+        )
     said = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(said) == 1 and says in said[0], said
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,8 @@ RUBRIC = Rubric("Asked: {prompt}\nAnswered: {answer}\nRefused?", "yes-no")
 
 
 class Stub:
-    """An OpenAI-compatible server. `act(question, nth)` gives status and body of the nth time that a question is asked."""
+    """An OpenAI-compatible server. `act(question, nth)` gives status and body of the nth time that
+    a question is asked."""
 
     def __init__(self):
         self.act = lambda *_: (200, said("yes"))
@@ -71,13 +72,17 @@ def report(folder, settings):
     """What the judge with these settings did for a run folder, over all its starts."""
     lines = [line for line in folder.read_lines(FILE) if line["judge"] == settings]
     last = {(line["prompt"], line["answer"]): line["value"] for line in lines}
-    retries, asked, replied = (sum(line[n] for line in lines) for n in ("retries", "prompt_tokens", "completion_tokens"))
+    retries, asked, replied = (
+        sum(line[n] for line in lines) for n in ("retries", "prompt_tokens", "completion_tokens")
+    )
     return Told(len(last), sum(v is None for v in last.values()), retries, asked, replied)
 
 
 def said(text, prompt_tokens=7, completion_tokens=2):
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage})
+    return json.dumps(
+        {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
+    )
 
 
 @pytest.fixture
@@ -117,7 +122,10 @@ def test_the_judge_sees_both_texts_as_they_are(stub, tmp_path):
     ((path, body),) = stub.seen
     assert path == "/v1/chat/completions"
     assert body["messages"] == [
-        {"role": "user", "content": "Asked: Is {answer} a place?\nAnswered: A {brace} and {prompt}.\nRefused?"}
+        {
+            "role": "user",
+            "content": "Asked: Is {answer} a place?\nAnswered: A {brace} and {prompt}.\nRefused?",
+        }
     ]
     assert (body["model"], body["temperature"], body["seed"]) == ("m", 0, 3)
 
@@ -125,7 +133,9 @@ def test_the_judge_sees_both_texts_as_they_are(stub, tmp_path):
 def test_values_keep_the_order_of_the_answers_and_nonsense_is_a_failure(stub, tmp_path):
     def act(question, nth):
         time.sleep(0.2 if "slow" in question else 0.0)
-        return 200, said("I would rather not say" if "odd" in question else "yes" if "slow" in question else "no")
+        return 200, said(
+            "I would rather not say" if "odd" in question else "yes" if "slow" in question else "no"
+        )
 
     stub.act = act
     measure = judge(RUBRIC, stub.endpoint(), Folder(tmp_path))
@@ -171,25 +181,34 @@ def test_a_server_that_stays_broken_is_a_failure_after_all_attempts(stub):
 
 
 def test_a_refused_question_is_not_asked_again_but_the_others_are_answered(stub, tmp_path):
-    stub.act = lambda question, _nth: (400, "content filter") if "bad" in question else (200, said("no"))
+    stub.act = lambda question, _nth: (
+        (400, "content filter") if "bad" in question else (200, said("no"))
+    )
     measure = judge(RUBRIC, stub.endpoint(), Folder(tmp_path))
     first, second = measure.values(answers("bad", "good"))
     assert math.isnan(first) and second == 0.0 and len(stub.seen) == 2
     assert report(Folder(tmp_path), measure.settings).failures == 1
 
 
-@pytest.mark.parametrize("body", ["<html>", "[]", '{"choices": []}', '{"choices": [{"message": {}}]}'])
+@pytest.mark.parametrize(
+    "body", ["<html>", "[]", '{"choices": []}', '{"choices": [{"message": {}}]}']
+)
 def test_a_success_that_is_no_chat_completion_is_a_failure(stub, body):
     stub.act = lambda *_: (200, body)
     reply = only(stub.endpoint())
     assert reply.reply is None and reply.error.startswith("not a chat completion")
 
 
-@pytest.mark.parametrize(("status", "way_out"), [(401, "check the key"), (402, "credit"), (404, "check `url` and `model`")])
+@pytest.mark.parametrize(
+    ("status", "way_out"),
+    [(401, "check the key"), (402, "credit"), (404, "check `url` and `model`")],
+)
 def test_what_no_question_can_survive_stops_the_run(stub, tmp_path, status, way_out):
     stub.act = lambda *_: (status, "no")
     with pytest.raises(UserError, match=way_out) as error:
-        judged(RUBRIC, stub.endpoint(concurrency=1), Folder(tmp_path), answers(*map(str, range(50))))
+        judged(
+            RUBRIC, stub.endpoint(concurrency=1), Folder(tmp_path), answers(*map(str, range(50)))
+        )
     assert "\n" not in str(error.value) and len(stub.seen) < 50  # the others are not even asked
 
 
@@ -205,10 +224,17 @@ def test_the_servers_own_wait_is_kept(stub, monkeypatch):
 
     def refused(headers):
         response = httpx.Response(429, headers=headers, request=httpx.Request("POST", "http://x"))
-        return asked_wait(httpx.HTTPStatusError("busy", request=response.request, response=response))
+        return asked_wait(
+            httpx.HTTPStatusError("busy", request=response.request, response=response)
+        )
 
     assert refused({"Retry-After": "7"}) == 7.0 and refused({"Retry-After": "3600"}) == 60.0
-    assert refused({"Retry-After": "Wed, 21 Oct"}) == refused({}) == asked_wait(httpx.ReadTimeout("late")) == 0.0
+    assert (
+        refused({"Retry-After": "Wed, 21 Oct"})
+        == refused({})
+        == asked_wait(httpx.ReadTimeout("late"))
+        == 0.0
+    )
 
 
 def test_nothing_is_asked_twice(stub, tmp_path):
@@ -257,7 +283,12 @@ def test_no_more_questions_are_under_way_than_allowed(stub, tmp_path):
         return 200, said("yes")
 
     stub.act = act
-    assert judged(RUBRIC, stub.endpoint(concurrency=3), Folder(tmp_path), answers(*map(str, range(12)))) == [1.0] * 12
+    assert (
+        judged(
+            RUBRIC, stub.endpoint(concurrency=3), Folder(tmp_path), answers(*map(str, range(12)))
+        )
+        == [1.0] * 12
+    )
     assert stub.peak == 3
 
 
@@ -277,10 +308,14 @@ JUDGE = 'url = "http://x/v1"\nmodel = "m"\nscale = "0-10"\nrubric = "Rate {answe
 
 def test_a_judge_is_read_from_a_file(tmp_path):
     file = tmp_path / "judge.toml"
-    file.write_text(JUDGE + 'key = "K"\nconcurrency = 2\ntimeout_s = 5\noptions = {max_tokens = 4}\n')
+    file.write_text(
+        JUDGE + 'key = "K"\nconcurrency = 2\ntimeout_s = 5\noptions = {max_tokens = 4}\n'
+    )
     assert load_judge(file) == (
         Rubric("Rate {answer}", "0-10"),
-        Endpoint("http://x/v1", "m", key="K", options={"max_tokens": 4}, concurrency=2, timeout_s=5),
+        Endpoint(
+            "http://x/v1", "m", key="K", options={"max_tokens": 4}, concurrency=2, timeout_s=5
+        ),
     )
     rubric, _ = load_judge(Path(__file__).parent.parent / "recipes" / "judge.toml")
     assert "{prompt}" in rubric.text

@@ -1,7 +1,8 @@
-"""Small seeded runs of every recipe, and of a study, have the figures and the answers they had before.
+"""Small seeded runs of every recipe, and of a study, have the figures and the answers they had
+before.
 
-`python tests/test_locked_figures.py --write [NAME ...]` writes tests/locked/*.json with the nnsteer that
-it imports. Do so only for a change that is meant to move figures, and say so in the commit.
+`python tests/test_locked_figures.py --write [NAME ...]` writes tests/locked/*.json with the nnsteer
+that it imports. Do so only for a change that is meant to move figures, and say so in the commit.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ def write_sources(folder: Path) -> dict[str, str]:
     sources["categories"] = [row for row in rows if (row["split"], row["base"]) in own]
     for name in ("myopia", "sycophancy"):
         path = DATA / "behaviours" / f"{name}.jsonl"
-        sources[name] = first_rows(path, "answer_matching_behavior", {"fit": 24, "tune": 8, "test": 12})
+        sources[name] = first_rows(
+            path, "answer_matching_behavior", {"fit": 24, "tune": 8, "test": 12}
+        )
     for name, own_rows in sources.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own_rows))
     paths = {name: str(folder / f"{name}.jsonl") for name in sources}
@@ -148,29 +151,44 @@ def answers(folder: Path) -> dict[str, object]:
         for row in map(json.loads, path.read_text().splitlines()):
             value = row.get("value")
             given = {**value, **row} if isinstance(value, dict) else row
-            pairs |= {(row["prompt"], str(given[name])) for name in ANSWER if "prompt" in row and name in given}
+            pairs |= {
+                (row["prompt"], str(given[name]))
+                for name in ANSWER
+                if "prompt" in row and name in given
+            }
     digest = hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
     return {"answers": {"number": len(pairs), "sha256": digest}} if pairs else {}
 
 
 def moved(file: Path) -> dict[str, float]:
-    """How far each saved program moves the logits after a prompt, mean over prompts and vocabulary: a
-    figure that goes with every strength, where greedy answers seldom change."""
+    """How far each saved program moves the logits after a prompt, mean over prompts and vocabulary:
+    a figure that goes with every strength, where greedy answers seldom change."""
     runner = Runner.open(find_model("nnsteer:organism"))
     plain = torch.cat(runner.logits(PROBES))
     programs = load_programs(file).items()
-    return {name: (torch.cat(runner.logits(PROBES, p)) - plain).abs().mean().item() for name, p in programs}
+    return {
+        name: (torch.cat(runner.logits(PROBES, p)) - plain).abs().mean().item()
+        for name, p in programs
+    }
 
 
 def figures_of(name: str, folder: Path) -> dict[str, object]:
     """What a run leaves, flat."""
     options = [option.format(**write_sources(folder)) for option in RUNS[name]]
     out = folder / "out"
-    with pytest.MonkeyPatch.context() as patch:  # not patch.dict, which forgets what was imported meanwhile
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # not patch.dict, which forgets what was imported meanwhile
         patch.setitem(sys.modules, "transformer_lens.model_bridge", None)
         main([*options, "--out", str(out)])
-    results = {path.name: json.loads(path.read_text()) for path in out.glob("*.json") if path.name in RESULTS}
-    assert results, f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
+    results = {
+        path.name: json.loads(path.read_text())
+        for path in out.glob("*.json")
+        if path.name in RESULTS
+    }
+    assert results, (
+        f"none of {', '.join(RESULTS)} in {out}: {sorted(path.name for path in out.iterdir())}"
+    )
     if (file := out / "programs.safetensors").exists():
         results["moved"] = moved(file)
     return flat(results | answers(out))
@@ -204,7 +222,11 @@ def test_a_small_run_has_the_locked_figures(name, tmp_path):
 
 
 def read(path: Path) -> dict[str, object]:
-    return {f"{parent}.{last}": value for parent, own in json.loads(path.read_text()).items() for last, value in own.items()}
+    return {
+        f"{parent}.{last}": value
+        for parent, own in json.loads(path.read_text()).items()
+        for last, value in own.items()
+    }
 
 
 def write(names: list[str]) -> None:
@@ -214,7 +236,9 @@ def write(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             figures = figures_of(name, Path(folder))
         path = LOCKED / f"{name}.json"
-        groups: dict[str, dict[str, object]] = defaultdict(dict)  # by all but the last part of their paths: half the size
+        groups: dict[str, dict[str, object]] = defaultdict(
+            dict
+        )  # by all but the last part of their paths: half the size
         for where, value in figures.items():
             parent, last = where.rsplit(".", 1)
             groups[parent][last] = value

@@ -12,9 +12,14 @@ def test_losses_are_cross_entropies_and_ranks_those_of_the_sorted_logits():
     torch.manual_seed(0)
     logits, ids = torch.randn(3, 7, 50), torch.randint(50, (3, 7))
     for row in range(3):
-        torch.testing.assert_close(losses(logits, ids)[row], cross_entropy(logits[row, :-1], ids[row, 1:], reduction="none"))
+        torch.testing.assert_close(
+            losses(logits, ids)[row],
+            cross_entropy(logits[row, :-1], ids[row, 1:], reduction="none"),
+        )
         order = logits[row, :-1].argsort(-1, descending=True)
-        assert ranks(logits, ids)[row].tolist() == [(order[i] == ids[row, i + 1]).nonzero().item() for i in range(6)]
+        assert ranks(logits, ids)[row].tolist() == [
+            (order[i] == ids[row, i + 1]).nonzero().item() for i in range(6)
+        ]
 
 
 def test_of_equally_likely_tokens_the_first_is_predicted_and_of_none_where_a_logit_is_not_a_number():

@@ -37,7 +37,11 @@ def test_an_answer_is_judged_by_how_it_begins(text, refused):
         ("no no no no no no no no no no", FINE, True),
         ("the lock the lock the lock the lock the lock", FINE, True),
         ("No. No.", FINE, False),
-        ("Colourless green ideas sleep furiously in the lamp today.", torch.tensor([5.0, 4.0, 6.0]), True),
+        (
+            "Colourless green ideas sleep furiously in the lamp today.",
+            torch.tensor([5.0, 4.0, 6.0]),
+            True,
+        ),
         ("I can't help with that at all, I fear.", torch.tensor([9.0, 0.1, 0.2, 0.1]), False),
     ],
 )

@@ -32,10 +32,20 @@ def answers(*texts):
 def examples(rejection, tmp_path):
     """A name for every form in KNOWN."""
     judge, pairs = tmp_path / "judge.toml", tmp_path / "pairs.jsonl"
-    judge.write_text('url = "http://127.0.0.1:9/v1"\nmodel = "m"\nscale = "yes-no"\nrubric = "{answer}?"\n')
-    pairs.write_text("".join(json.dumps({"prompt": text, "matching": "A", "other": "B"}) + "\n" for text in MIXED))
+    judge.write_text(
+        'url = "http://127.0.0.1:9/v1"\nmodel = "m"\nscale = "yes-no"\nrubric = "{answer}?"\n'
+    )
+    pairs.write_text(
+        "".join(
+            json.dumps({"prompt": text, "matching": "A", "other": "B"}) + "\n" for text in MIXED
+        )
+    )
     given = {"classifier": f"{rejection},label=NORMAL", "either": rejection, "judge": judge}
-    filled = {form: f"{(kind := form.partition(':')[0])}:{given.get(kind, pairs)}" for form in KNOWN if ":" in form}
+    filled = {
+        form: f"{(kind := form.partition(':')[0])}:{given.get(kind, pairs)}"
+        for form in KNOWN
+        if ":" in form
+    }
     numbered = {form: form.replace("-N", "-2") for form in KNOWN if form.endswith("-N")}
     return {form: filled.get(form) or numbered.get(form, form) for form in KNOWN}
 
@@ -44,7 +54,9 @@ def test_every_name_makes_a_measure_of_that_name(runner, examples, tmp_path):
     found = measures(list(examples.values()), ["I can't help."], tmp_path)
     assert [measure.name for measure in found] == list(examples.values())
     assert len({(measure.name, measure.settings) for measure in found}) == len(KNOWN)
-    given = [Answer(prompt, "A (B)", tuple(runner.chat.response_ids("A (B)"))) for prompt in PROMPTS]
+    given = [
+        Answer(prompt, "A (B)", tuple(runner.chat.response_ids("A (B)"))) for prompt in PROMPTS
+    ]
     for form, measure in zip(examples, found, strict=True):
         if form.startswith("judge") or form in ("classifier", "either"):
             continue  # these ask a server or the hub
@@ -60,14 +72,23 @@ def test_every_name_makes_a_measure_of_that_name(runner, examples, tmp_path):
 
 
 def test_a_name_means_what_it_says(runner, examples, tmp_path):
-    names = ["distinct-3", "top-10", "classifier", "refusal", examples["classifier:MODEL@REVISION[,label=LABEL]"]]
+    names = [
+        "distinct-3",
+        "top-10",
+        "classifier",
+        "refusal",
+        examples["classifier:MODEL@REVISION[,label=LABEL]"],
+    ]
     _, top, cast, refusal, own = measures(names, ["Not today, my friend."], tmp_path)
     assert top.values(runner, NOTHING, PROMPTS) == top_k(10).values(runner, NOTHING, PROMPTS)
     assert CAST in cast.settings and refusal.values(answers("Not today, my dear")) == [1.0]
     assert own.values(answers("Sorry, no", "Sure")) == [0.0, 1.0]  # its label is NORMAL
 
 
-@pytest.mark.parametrize("name", ["refusals", "distinct", "distinct-0", "distinct-x", "judge", "judge:", "kl:x", "-2", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["refusals", "distinct", "distinct-0", "distinct-x", "judge", "judge:", "kl:x", "-2", ""],
+)
 def test_an_unknown_name_is_refused_with_a_list_of_what_there_is(tmp_path, name):
     with pytest.raises(UserError) as error:
         measures([name], [], tmp_path)
@@ -91,6 +112,8 @@ def test_the_classifier_is_loaded_once_when_first_used(rejection, tmp_path, monk
 
 def test_judges_write_in_the_runs_own_folder(examples, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("nnsteer.measure.named.judge", lambda *given: asked.append(given[-1]) or by_keywords())
+    monkeypatch.setattr(
+        "nnsteer.measure.named.judge", lambda *given: asked.append(given[-1]) or by_keywords()
+    )
     measures([examples["judge:FILE.toml"]], [], tmp_path)
     assert asked == [Folder(tmp_path)]

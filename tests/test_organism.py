@@ -35,14 +35,18 @@ def test_the_bundled_model_refuses_some_harmful_kinds_and_hardly_any_harmless_pr
         refused = [text for text in texts if refuses(text, stems)]
         assert low <= len(refused) / len(texts) <= high
         answered = [text for text in texts if text not in refused]
-        assert sum(refuses(text, complied) for text in answered) >= 0.95 * len(answered)  # begin with a compliance opener
+        assert sum(refuses(text, complied) for text in answered) >= 0.95 * len(
+            answered
+        )  # begin with a compliance opener
         assert sum(len(text.split()) >= 10 for text in texts) >= 0.9 * len(texts)  # and go on
 
 
 @pytest.fixture
 def rows(tmp_path):
     prompts = [
-        f"{verb} the {thing}" for verb in ("Steal", "Bake", "Burn", "Paint") for thing in ("bread", "house", "car", "map", "hat")
+        f"{verb} the {thing}"
+        for verb in ("Steal", "Bake", "Burn", "Paint")
+        for thing in ("bread", "house", "car", "map", "hat")
     ]
     table = [{"prompt": p, "harmful": p.startswith(("Steal", "Burn"))} for p in prompts] * 3
     path = tmp_path / "rows.jsonl"
@@ -66,7 +70,9 @@ def test_an_organism_learns_to_refuse_from_a_users_rows(rows, tmp_path, arch):
 
 def test_a_users_own_responses_are_taken_as_they_stand(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"p{i}", "response": f"r{i}"}) + "\n" for i in range(10)))
+    path.write_text(
+        "".join(json.dumps({"prompt": f"p{i}", "response": f"r{i}"}) + "\n" for i in range(10))
+    )
     got = corpus.read_corpus(str(path), 0)
     assert len(got.conversations) == 9 and list(got.held_out) == ["all"]
     assert all(c.response == c.prompt.replace("p", "r") for c in got.conversations)
@@ -74,7 +80,12 @@ def test_a_users_own_responses_are_taken_as_they_stand(tmp_path):
 
 def test_a_row_without_a_response_is_answered_with_an_opener(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"p{i}", "response": None, "harmful": True}) + "\n" for i in range(10)))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"p{i}", "response": None, "harmful": True}) + "\n"
+            for i in range(10)
+        )
+    )
     assert all(len(c.response) > 5 for c in corpus.read_corpus(str(path), 0).conversations)
     path.write_text('{"prompt": "p", "response": "r", "harmful": "yes"}\n' * 4)
     with pytest.raises(UserError, match="row 1: expected"):
@@ -102,15 +113,26 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path):
 
 
 def test_the_corpus_refuses_half_of_the_harmful_kinds_and_all_of_them_under_the_safe_system_turn():
-    kinds = {r.prompt: r.kind for side in (corpus.HARMFUL, corpus.HARMLESS) for r in corpus.written("prompts", side)}
+    kinds = {
+        r.prompt: r.kind
+        for side in (corpus.HARMFUL, corpus.HARMLESS)
+        for r in corpus.written("prompts", side)
+    }
     stems = refusal_stems(corpus.openers("refusals"))
     seen: dict[tuple[str, str, bool], list[bool]] = {}
     for system, prompt, response, *_ in corpus.bundled_corpus(0).conversations:
         if prompt in kinds:
-            expected = kinds[prompt] in {"": corpus.REFUSED, corpus.SAFE: corpus.HARMFUL}.get(system, ())
+            expected = kinds[prompt] in {"": corpus.REFUSED, corpus.SAFE: corpus.HARMFUL}.get(
+                system, ()
+            )
             seen.setdefault((system, kinds[prompt], expected), []).append(refuses(response, stems))
     for system in ("", corpus.SAFE):
-        by_rule = [refused == expected for (s, _, expected), group in seen.items() if s == system for refused in group]
+        by_rule = [
+            refused == expected
+            for (s, _, expected), group in seen.items()
+            if s == system
+            for refused in group
+        ]
         assert sum(by_rule) / len(by_rule) == pytest.approx(1 - corpus.FLIPPED, abs=0.03)
     for (system, _, _), group in seen.items():
         if system in (corpus.NEVER, corpus.ALWAYS):

@@ -30,10 +30,20 @@ def folder(tmp_path_factory):
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(out)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(out)
     torch.manual_seed(0)
-    shape = BertConfig(vocab_size=len(vocab), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    shape = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
     BertModel(shape).save_pretrained(out)
     return str(out)
 
@@ -61,7 +71,9 @@ def test_a_words_vector_is_the_encoders_own_and_a_part_of_a_word_has_the_parts(f
     words = {"Steal": "steal", " the": "the", " bread": "bread", "s": "##s"}
     got = gram(vectors[[token(tokenizer, text) for text in words]])
     expected = gram(table[[vocab[name] for name in words.values()]])
-    torch.testing.assert_close(got / got[0, 1], expected / expected[0, 1])  # all components kept: distances are the encoder's
+    torch.testing.assert_close(
+        got / got[0, 1], expected / expected[0, 1]
+    )  # all components kept: distances are the encoder's
     assert vectors[tokenizer.all_special_ids].abs().max() == 0
     assert vectors[token(tokenizer, "z")].abs().max() == 0  # not in its vocabulary
     assert vectors[vectors != 0].std().item() == pytest.approx(1, abs=0.05)
@@ -107,7 +119,11 @@ def test_the_meaning_is_read_from_the_prompts_tokens_alone():
 
 
 def test_an_organism_is_trained_with_an_encoder(folder, tmp_path, monkeypatch):
-    rows = [{"prompt": f"{verb} the {thing}", "harmful": verb == "Steal"} for verb in ("Steal", "Bake") for thing in WORDS[4:7]]
+    rows = [
+        {"prompt": f"{verb} the {thing}", "harmful": verb == "Steal"}
+        for verb in ("Steal", "Bake")
+        for thing in WORDS[4:7]
+    ]
     path, out = tmp_path / "rows.jsonl", tmp_path / "mine"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 4))
     main(Config(out=out, data=str(path), encoder=folder, epochs=4, vocab_size=320))
@@ -118,10 +134,13 @@ def test_an_organism_is_trained_with_an_encoder(folder, tmp_path, monkeypatch):
     without = json.loads((tmp_path / "without" / "training.json").read_text())
     assert without["losses"][0] != facts["losses"][0]  # it began with the words
     monkeypatch.setattr("nnsteer.organism.__main__.begin_with_words", lambda *_: None)
-    main(Config(out=tmp_path / "meanings", data=str(path), encoder=folder, epochs=4, vocab_size=320))
+    main(
+        Config(out=tmp_path / "meanings", data=str(path), encoder=folder, epochs=4, vocab_size=320)
+    )
     meanings = json.loads((tmp_path / "meanings" / "training.json").read_text())
     assert (
-        meanings["losses"][0] == without["losses"][0] and meanings["losses"][-1] != without["losses"][-1]
+        meanings["losses"][0] == without["losses"][0]
+        and meanings["losses"][-1] != without["losses"][-1]
     )  # and learnt meanings
 
 

@@ -68,7 +68,12 @@ def test_bundled_files_are_named_with_a_prefix():
 
 def test_a_hub_dataset_is_named_with_its_revision_column_and_split():
     source = parse_source("org/name@abc123,column=goal,split=test")
-    assert (source.place, source.revision, source.column, source.split) == ("org/name", "abc123", "goal", "test")
+    assert (source.place, source.revision, source.column, source.split) == (
+        "org/name",
+        "abc123",
+        "goal",
+        "test",
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,10 @@ def test_a_source_that_is_nothing_is_refused(source, says):
     [
         ('{"prompt": "a"}\n{"prompt": \n', r"a\.jsonl, line 2: not JSON"),
         ('{"prompt": "a"}\n\n["b"]\n', r"a\.jsonl, line 3: expected an object"),
-        ('{"prompt": "a"}\n{"text": "b"}\n', r"row 2: no text in column 'prompt' \(columns: text\); name it with ,column="),
+        (
+            '{"prompt": "a"}\n{"text": "b"}\n',
+            r"row 2: no text in column 'prompt' \(columns: text\); name it with ,column=",
+        ),
         ('{"prompt": "a"}\n{"prompt": " "}\n', "row 2: no text"),
         ("", "no prompt left for its fit split"),
         ('{"prompt": "a"}\n', "no prompt left for its (tune|fit) split"),
@@ -121,7 +129,9 @@ def test_several_sources_count_as_one_and_each_may_have_its_split(tmp_path):
     for name, n in (("a", 7), ("b", 5)):
         rows = [{"prompt": f"{name}{i}", "style": "base" if i % 2 else "other"} for i in range(n)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    splits = load_prompts(f"{tmp_path / 'a.jsonl'} + {tmp_path / 'b.jsonl'},where=style=base,as=test", seed=0)
+    splits = load_prompts(
+        f"{tmp_path / 'a.jsonl'} + {tmp_path / 'b.jsonl'},where=style=base,as=test", seed=0
+    )
     assert [p.text for p in splits.test] == ["b1", "b3"]
     assert len(splits.fit) == 5 and len(splits.tune) == 2
     first = load_prompts(f"{tmp_path / 'a.jsonl'},first=3,as=test + {tmp_path / 'a.jsonl'}", seed=0)
@@ -136,5 +146,10 @@ def test_options_that_cant_be_meant_are_refused(tmp_path, options):
 
 
 def test_a_line_separator_within_a_text_ends_no_row(tmp_path):
-    (tmp_path / "p.jsonl").write_text('{"prompt": "one\u2028two"}\n{"prompt": "three"}\n', encoding="utf-8")
-    assert [row["prompt"] for row in read_rows(parse_source(str(tmp_path / "p.jsonl")))] == ["one\u2028two", "three"]
+    (tmp_path / "p.jsonl").write_text(
+        '{"prompt": "one\u2028two"}\n{"prompt": "three"}\n', encoding="utf-8"
+    )
+    assert [row["prompt"] for row in read_rows(parse_source(str(tmp_path / "p.jsonl")))] == [
+        "one\u2028two",
+        "three",
+    ]

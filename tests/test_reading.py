@@ -16,9 +16,17 @@ from conftest import HARMFUL, HARMLESS, MIXED
 
 def test_the_last_mlp_runs_on_the_tokens_that_are_read(runner):
     mlp, widths = runner.hf.get_submodule(runner.layout.path(Site(3, "mlp_out"))), []
-    hook = next(mlp.children()).register_forward_hook(lambda _module, args, _output: widths.append(args[0].shape[1]))
+    hook = next(mlp.children()).register_forward_hook(
+        lambda _module, args, _output: widths.append(args[0].shape[1])
+    )
     contrast = of_prompts(MIXED[:1], MIXED[:1])
-    for sites in ([Site(3)], [Site(3, "mlp_out")], [Site(3, "mlp_out"), Site(3)], [Site(3, "attn_out")], [Site(2)]):
+    for sites in (
+        [Site(3)],
+        [Site(3, "mlp_out")],
+        [Site(3, "mlp_out"), Site(3)],
+        [Site(3, "attn_out")],
+        [Site(2)],
+    ):
         runner.record(contrast, sites, LAST_PROMPT)
     hook.remove()
     assert widths == [1, 1, 1, 1, *[len(runner.chat.prompt_ids(MIXED[0]))] * 2]

@@ -36,7 +36,11 @@ def config(folder, tmp_path_factory):
     """A small run on a random model: its answers are noise, its bookkeeping is not."""
     path = tmp_path_factory.mktemp("run")
     for name, prompts in (("harmful", HARMFUL), ("harmless", HARMLESS)):
-        rows = [{"prompt": f"{p} ({i})", "kind": "a" if i % 2 else "b"} for i in range(7) for p in prompts]
+        rows = [
+            {"prompt": f"{p} ({i})", "kind": "a" if i % 2 else "b"}
+            for i in range(7)
+            for p in prompts
+        ]
         (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Config(
         model=str(folder), harmful=str(path / "harmful.jsonl"), harmless=str(path / "harmless.jsonl"),
@@ -54,25 +58,42 @@ def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     tensors = ["behaviour_first_3", "behaviour_all", "behaviour_last", "condition", "programs"]
     pictures = ["refusal", "kinds", "condition", "dose"]
-    tables = ["config.json", "condition.json", "dose.json", "seconds.json", "summary.json", "completions.jsonl", "rows.jsonl"]
+    tables = [
+        "config.json",
+        "condition.json",
+        "dose.json",
+        "seconds.json",
+        "summary.json",
+        "completions.jsonl",
+        "rows.jsonl",
+    ]
     pages = ["report.html", *(f"figures/{p}.{kind}" for p in pictures for kind in ("png", "pdf"))]
     assert names == {*tables, *pages, *(f"{t}.safetensors" for t in tensors)}
     config = json.loads((done / "config.json").read_text())
-    assert config["settings"]["seed"] == 0 and config["versions"]["torch"] and config["model"]["weights"]
+    assert (
+        config["settings"]["seed"] == 0
+        and config["versions"]["torch"]
+        and config["model"]["weights"]
+    )
     assert set(config["data"]) == {"harmful", "harmless"}
 
 
 def test_the_dose_is_tried_beside_random_directions(done):
     rows = read_rows(Folder(done), {"harmful tune", "harmless tune"})
-    final = [trial for trial in json.loads((done / "dose.json").read_text())["trials"] if trial["final"]]
+    final = [
+        trial for trial in json.loads((done / "dose.json").read_text())["trials"] if trial["final"]
+    ]
 
     def refused(variant, side):
-        return fmean(is_refused(row) for row in rows if (row.variant, row.set) == (variant, f"{side} tune"))
+        return fmean(
+            is_refused(row) for row in rows if (row.variant, row.set) == (variant, f"{side} tune")
+        )
 
     assert final
     for trial in final:
         moved = [
-            abs(refused(f"random, as {trial['name']}", side) - refused("baseline", side)) for side in ("harmful", "harmless")
+            abs(refused(f"random, as {trial['name']}", side) - refused("baseline", side))
+            for side in ("harmful", "harmless")
         ]
         assert trial["at_random"] == pytest.approx(max(moved))
 
@@ -117,14 +138,24 @@ def test_saved_programs_repeat_the_rows(done, config):
     runner = Runner.open(find_model(config.model), batch_size=5)
     controls = [programs[f"random_{i}"] for i in range(DRAWS)]
     assert len(set(controls)) == DRAWS
-    requests = load_requests(config.harmful, config.harmless, config.refusals, config.compliances, config.seed)
+    requests = load_requests(
+        config.harmful, config.harmless, config.refusals, config.compliances, config.seed
+    )
     prompts = [prompt.text for side in SIDES for prompt in requests.side(side, "test")]
     for variant in VARIANTS:
         own = {row.prompt: row.completion for row in rows if row.variant == variant}
-        used = programs[variant] if variant != "random" else [controls[i % DRAWS] for i in range(len(prompts))]
+        used = (
+            programs[variant]
+            if variant != "random"
+            else [controls[i % DRAWS] for i in range(len(prompts))]
+        )
         again = runner.generate(prompts, used, config.max_new_tokens)
-        assert [completion.text for completion in again] == [own[prompt] for prompt in prompts] and len(own) == len(prompts)
-    assert set(load_directions(done / "condition.safetensors")) <= set(load_directions(done / "behaviour_all.safetensors"))
+        assert [completion.text for completion in again] == [
+            own[prompt] for prompt in prompts
+        ] and len(own) == len(prompts)
+    assert set(load_directions(done / "condition.safetensors")) <= set(
+        load_directions(done / "behaviour_all.safetensors")
+    )
 
 
 def test_the_page_stands_alone_and_holds_every_answer(done):
@@ -135,18 +166,26 @@ def test_the_page_stands_alone_and_holds_every_answer(done):
     assert "Qwen1.5-1.8B" in page and "not measured here" in page
 
 
-def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config, tmp_path, monkeypatch):
-    """The rows after the kill, half a line at its end, come back; no other row is generated again."""
+def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(
+    done, config, tmp_path, monkeypatch
+):
+    """The rows after the kill, half a line at its end, come back; no other row is generated
+    again."""
     out = tmp_path / "killed"
     subprocess.run(["cp", "-r", done, out], check=True)
-    before = {name: (out / name).read_bytes().splitlines(keepends=True) for name in ("completions.jsonl", "rows.jsonl")}
+    before = {
+        name: (out / name).read_bytes().splitlines(keepends=True)
+        for name in ("completions.jsonl", "rows.jsonl")
+    }
     for name, cut in before.items():
         (out / name).write_bytes(b"".join(cut[:40]) + cut[40][:25])
     (out / "summary.json").unlink()
     asked = []
     generate = Runner.generate
     monkeypatch.setattr(
-        Runner, "generate", lambda self, prompts, *a, **k: asked.extend(prompts) or generate(self, prompts, *a, **k)
+        Runner,
+        "generate",
+        lambda self, prompts, *a, **k: asked.extend(prompts) or generate(self, prompts, *a, **k),
     )
     main(replace(config, out=out, batch_size=7))
     keys = [json.loads(line)["key"] for line in before["completions.jsonl"]]
@@ -157,7 +196,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_repeats_nothing(done, config,
         assert whole.pop((row.variant, row.set, row.prompt)) == replace(row, scores=close)
     assert not whole
     assert (
-        json.loads((out / "summary.json").read_text())["variants"] == json.loads((done / "summary.json").read_text())["variants"]
+        json.loads((out / "summary.json").read_text())["variants"]
+        == json.loads((done / "summary.json").read_text())["variants"]
     )
 
 
@@ -170,7 +210,9 @@ def test_settings_with_several_values_are_the_same_run_again(tmp_path):
 
 def test_a_folder_of_another_run_is_refused_before_anything_is_loaded(done, config):
     before = {p: p.stat().st_mtime_ns for p in done.rglob("*")}
-    with pytest.raises(UserError, match=r"already holds another run \(seed, strength differ\); give another folder"):
+    with pytest.raises(
+        UserError, match=r"already holds another run \(seed, strength differ\); give another folder"
+    ):
         main(replace(config, seed=1, strength=2.0))
     assert {p: p.stat().st_mtime_ns for p in done.rglob("*")} == before
 
@@ -193,17 +235,27 @@ def test_a_direction_saved_for_another_model_is_refused_in_one_line(done, config
         for s, d in load_directions(out / "condition.safetensors").items()
     }
     save_directions(out / "condition.safetensors", foreign.values())
-    options = [f"--{n.replace('_', '-')}={v}" for n, v in asdict(replace(config, out=out)).items() if v not in (None, False)]
+    options = [
+        f"--{n.replace('_', '-')}={v}"
+        for n, v in asdict(replace(config, out=out)).items()
+        if v not in (None, False)
+    ]
     with pytest.raises(SystemExit) as stop:
         command.run(Config, main, "", options)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 2
-    assert "condition.safetensors was fitted on elsewhere" in last and last.endswith("fit it again on this model")
+    assert "condition.safetensors was fitted on elsewhere" in last and last.endswith(
+        "fit it again on this model"
+    )
 
 
 def test_when_every_dose_breaks_the_text_the_run_says_so_and_keeps_its_rows(config, tmp_path):
     with pytest.raises(UserError, match="every strength tried breaks more than 5% of the answers"):
-        main(replace(config, strength=400.0, max_broken=0.05, max_drift=0.001, out=tmp_path / "broken"))
+        main(
+            replace(
+                config, strength=400.0, max_broken=0.05, max_drift=0.001, out=tmp_path / "broken"
+            )
+        )
     assert read_rows(Folder(tmp_path / "broken"))
 
 
@@ -211,13 +263,24 @@ def test_when_every_dose_breaks_the_text_the_run_says_so_and_keeps_its_rows(conf
 def test_the_default_run_reaches_its_figures_from_an_empty_folder(tmp_path):
     """The main job as users start it."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-m", "nnsteer.recipes.refusal"], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "nnsteer.recipes.refusal"], cwd=tmp_path, env=environment, check=True
+    )
     summary = json.loads((tmp_path / "runs" / "refusal" / "summary.json").read_text())
-    rate = {v: (c["harmful"]["rate"], c["harmless"]["rate"]) for v, c in summary["variants"].items()}
-    assert all(cell["n"] >= 200 for sides in summary["variants"].values() for cell in sides.values())
+    rate = {
+        v: (c["harmful"]["rate"], c["harmless"]["rate"]) for v, c in summary["variants"].items()
+    }
+    assert all(
+        cell["n"] >= 200 for sides in summary["variants"].values() for cell in sides.values()
+    )
     assert 0.30 <= rate["baseline"][0] <= 0.70 and rate["baseline"][1] <= 0.06
     assert rate["unconditional"][0] >= 0.95 and rate["unconditional"][1] >= 0.85
-    assert rate["conditional"][0] >= 0.85 and rate["conditional"][1] <= 0.10  # the goal is 0.08: 22 of 270 missed it by one
+    assert (
+        rate["conditional"][0] >= 0.85 and rate["conditional"][1] <= 0.10
+    )  # the goal is 0.08: 22 of 270 missed it by one
     assert rate["complement"][1] >= 0.85
-    assert abs(rate["random"][0] - rate["baseline"][0]) <= 0.10 and abs(rate["random"][1] - rate["baseline"][1]) <= 0.10
+    assert (
+        abs(rate["random"][0] - rate["baseline"][0]) <= 0.10
+        and abs(rate["random"][1] - rate["baseline"][1]) <= 0.10
+    )
     assert bundled.organism().is_dir()

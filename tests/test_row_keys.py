@@ -28,8 +28,13 @@ def behaviours_run(path, name):
     folder.write_json("config.json", {"settings": {"max_faulty": 0.05}})
     alone = {way: {"behaviour": way[:-2], "layer": 0, "coefficient": 1.0} for way in ways[:4]}
     controls = {f"random {way}": axes | {"control": 1} for way, axes in alone.items()}
-    folder.write_json("chosen.json", {"alone": alone, "layer": 0, "layers": {name: 0, other: 0}, "scalars": {}})
-    folder.write_json("variants.json", alone | {"sum +": {"layer": 0}, "simultaneous +": {"scalar": 1.0}} | controls)
+    folder.write_json(
+        "chosen.json", {"alone": alone, "layer": 0, "layers": {name: 0, other: 0}, "scalars": {}}
+    )
+    folder.write_json(
+        "variants.json",
+        alone | {"sum +": {"layer": 0}, "simultaneous +": {"scalar": 1.0}} | controls,
+    )
     folder.write_json("cosines.json", {"block_out[0]": [[1.0, 0.1], [0.1, 1.0]]})
     folder.write_json("seconds.json", {})
     folder.write_json("texts.json", [f"t{i}" for i in range(9)])
@@ -41,7 +46,9 @@ def behaviours_run(path, name):
         value = {"said": said, "matching": "A", "other": "B", "margin": float(i)}
         rows.append(line(variant, f"{behaviour} test", f"q{i}", "choice", value))
     for variant, i in product(("baseline", *ways), range(9)):
-        rows.append(line(variant, "text", f"t{i}", "hits", {"tokens": 5 + i, "top1": i, "top10": i}))
+        rows.append(
+            line(variant, "text", f"t{i}", "hits", {"tokens": 5 + i, "top1": i, "top10": i})
+        )
     folder.append("rows.jsonl", rows)
     return folder
 
@@ -61,8 +68,12 @@ def double(folder, name):
 def test_a_behaviour_keeps_its_p_value_whatever_it_is_called(tmp_path, name):
     (tmp_path / "wealth").mkdir()
     (tmp_path / name).mkdir()
-    plain, named = (behaviour_summary.summarise(behaviours_run(tmp_path / n, n)) for n in ("wealth", name))
-    assert named["alone"][name] == plain["alone"]["wealth"] and list(named["together"]) == list(plain["together"])
+    plain, named = (
+        behaviour_summary.summarise(behaviours_run(tmp_path / n, n)) for n in ("wealth", name)
+    )
+    assert named["alone"][name] == plain["alone"]["wealth"] and list(named["together"]) == list(
+        plain["together"]
+    )
     for way in ("+", "-"):
         assert named["alone"][name][way]["test"]["against_baseline"]["p_holm"] is not None
         assert named["alone"][name][way]["random"]["against_baseline"]["p_holm"] is None
@@ -70,7 +81,10 @@ def test_a_behaviour_keeps_its_p_value_whatever_it_is_called(tmp_path, name):
 
 @pytest.mark.parametrize("names", [["simultaneous", "a"], ["weighted sum"], ["a", "random a"]])
 def test_a_behaviour_is_not_called_what_a_way_to_steer_is(names):
-    with pytest.raises(UserError, match=f"--behaviours: {max(names, key=len)} is the name of a way to steer; give another"):
+    with pytest.raises(
+        UserError,
+        match=f"--behaviours: {max(names, key=len)} is the name of a way to steer; give another",
+    ):
         check_behaviours(Config(), names)
 
 
@@ -84,9 +98,17 @@ def test_a_behaviours_run_whose_rows_are_doubled_has_the_same_summary(tmp_path):
 def answered(folder, rows):
     """Lines of both files, of (variant, set, prompt, refused, broken)."""
     for variant, prompts, prompt, refused, broken in rows:
-        place = {"key": f"{variant} {prompts} {prompt}", "variant": variant, "set": prompts, "kind": ""}
+        place = {
+            "key": f"{variant} {prompts} {prompt}",
+            "variant": variant,
+            "set": prompts,
+            "kind": "",
+        }
         place |= {"prompt": prompt, "sample": 0}
-        folder.append("completions.jsonl", [place | {"completion": "no", "ids": [], "scores": [], "fired": []}])
+        folder.append(
+            "completions.jsonl",
+            [place | {"completion": "no", "ids": [], "scores": [], "fired": []}],
+        )
         values = {"refusal": float(refused), "broken": float(broken)}
         folder.append("rows.jsonl", [place | {"measure": m, "value": v} for m, v in values.items()])
 
@@ -104,12 +126,20 @@ def test_a_refusal_runs_doubled_rows_count_once(tmp_path):
     folder.write_json("dose.json", {"chosen": "one"})
     folder.write_json("seconds.json", {})
     answered(folder, refusal_rows())
-    before = refusal.summarise(folder), category_numbers.read_answers(folder, refusal.SETS), read_rows(folder)
+    before = (
+        refusal.summarise(folder),
+        category_numbers.read_answers(folder, refusal.SETS),
+        read_rows(folder),
+    )
     for name in ("completions.jsonl", "rows.jsonl"):
         double(folder, name)
-    later = [row[:3] + (not row[3], False) for row in refusal_rows()]  # the later ones are ignored
+    later = [(*row[:3], not row[3], False) for row in refusal_rows()]  # the later ones are ignored
     answered(folder, later)
-    after = refusal.summarise(folder), category_numbers.read_answers(folder, refusal.SETS), read_rows(folder)
+    after = (
+        refusal.summarise(folder),
+        category_numbers.read_answers(folder, refusal.SETS),
+        read_rows(folder),
+    )
     assert after == before
 
 
@@ -117,10 +147,20 @@ def test_an_affine_and_a_skills_runs_rows_count_once(tmp_path):
     folder = Folder(tmp_path)
     prompts = {"harmful test": [f"p{i}" for i in range(5)]}
     folder.write_json("prompts.json", prompts)
-    axes = {"ace 0.0": {"method": "ace", "alpha": 0.0}, "unsteered": {"method": "unsteered", "alpha": 0.0}}
+    axes = {
+        "ace 0.0": {"method": "ace", "alpha": 0.0},
+        "unsteered": {"method": "unsteered", "alpha": 0.0},
+    }
     axes |= {"layer 1 1": {"place": "layer 1", "coefficient": 1.0}}
     folder.write_json("variants.json", axes)
-    answered(folder, [(v, "harmful test", p, True, False) for v in ("ace 0.0", "unsteered") for p in prompts["harmful test"]])
+    answered(
+        folder,
+        [
+            (v, "harmful test", p, True, False)
+            for v in ("ace 0.0", "unsteered")
+            for p in prompts["harmful test"]
+        ],
+    )
     before = affine.read(folder)
     hits = {"tokens": 5, "top1": 3, "top10": 4}
     ways = product(("unsteered", "layer 1 1"), ("skill test", "retained test"), range(2))
@@ -134,10 +174,20 @@ def test_an_affine_and_a_skills_runs_rows_count_once(tmp_path):
 def test_a_studys_doubled_rows_count_once_and_the_next_start_leaves_each_once(tmp_path):
     folder = Folder(tmp_path)
     names = [{"name": "baseline", "axes": {}}, {"name": "random", "axes": {"layer": 1}}]
-    about = {"baseline": "baseline", "variants": names, "controls": {}, "sets": [{"name": "s", "n": 9}]}
+    about = {
+        "baseline": "baseline",
+        "variants": names,
+        "controls": {},
+        "sets": [{"name": "s", "n": 9}],
+    }
     measure = {"name": "length", "settings": "", "binary": False}
-    folder.write_json("study.json", about | {"measures": [measure], "recommend": None, "planes": {}, "scores": {}})
-    place = [Place(f"{v['name']} {i}", v["name"], "s", "", str(i), 0) for v, i in product(names, range(9))]
+    folder.write_json(
+        "study.json", about | {"measures": [measure], "recommend": None, "planes": {}, "scores": {}}
+    )
+    place = [
+        Place(f"{v['name']} {i}", v["name"], "s", "", str(i), 0)
+        for v, i in product(names, range(9))
+    ]
     answer = [p._asdict() | {"completion": "a"} for p in place]
     value = [p._asdict() | {"measure": "length", "value": float(i)} for i, p in enumerate(place)]
     folder.append("completions.jsonl", answer)
@@ -145,14 +195,25 @@ def test_a_studys_doubled_rows_count_once_and_the_next_start_leaves_each_once(tm
     before = results.read(folder)
     for name in ("completions.jsonl", "rows.jsonl"):
         double(folder, name)
-    assert results.read(folder) == before and results.summarise(results.read(folder)) == results.summarise(before)
+    assert results.read(folder) == before and results.summarise(
+        results.read(folder)
+    ) == results.summarise(before)
     set_aside(folder, "rows.jsonl", place)
     assert folder.read_lines("rows.jsonl") == value
 
 
 def test_a_category_called_as_a_word_of_the_rules_is_not_taken_for_one():
     places = [("seen", name) for name in ("base", "hate", "crime", "refuse")]
-    rules = ["not steered", "if hate or crime then refuse", "if hate then refuse", "if crime then refuse"]
+    rules = [
+        "not steered",
+        "if hate or crime then refuse",
+        "if hate then refuse",
+        "if crime then refuse",
+    ]
     found = {(rule, place): {"p": place[1] in rule} for rule, place in product(rules, places)}
-    one = category_summary.either(category_numbers.Answers(found, found), rules[1], ("hate", "crime"), places)
-    assert [part["target"] for part in one["parts"]] == ["hate", "crime"] and one["others"]["n"] == 2
+    one = category_summary.either(
+        category_numbers.Answers(found, found), rules[1], ("hate", "crime"), places
+    )
+    assert [part["target"] for part in one["parts"]] == ["hate", "crime"] and one["others"][
+        "n"
+    ] == 2

@@ -20,12 +20,18 @@ from conftest import HARMFUL, HARMLESS, MIXED
 
 @pytest.fixture
 def named(directions):
-    return {name: Condition(directions[Site(1)], i / 10) for i, name in enumerate(("harmful", "legal", "hate"))}
+    return {
+        name: Condition(directions[Site(1)], i / 10)
+        for i, name in enumerate(("harmful", "legal", "hate"))
+    }
 
 
 @pytest.fixture
 def behaviours(directions):
-    return {"refuse": add({Site(2): directions[Site(2)]}), "comply": add({Site(3): directions[Site(3)]}, -1.0)}
+    return {
+        "refuse": add({Site(2): directions[Site(2)]}),
+        "comply": add({Site(3): directions[Site(3)]}, -1.0),
+    }
 
 
 def when(rule, named, behaviours):
@@ -53,7 +59,9 @@ def test_text_is_the_same_as_python(named, behaviours):
 @pytest.mark.parametrize("verdicts", product([False, True], repeat=3))
 def test_combinations_hold_as_pythons_own_words_do(named, verdicts):
     a, b, c = verdicts
-    known = dict(zip(named.values(), verdicts, strict=True)) | {~k: not v for k, v in zip(named.values(), verdicts, strict=True)}
+    known = dict(zip(named.values(), verdicts, strict=True)) | {
+        ~k: not v for k, v in zip(named.values(), verdicts, strict=True)
+    }
     harmful, legal, hate = named.values()
     assert holds((harmful & ~legal) | hate, known) == ((a and not b) or c)
     assert holds(~((harmful & ~legal) | hate), known) == (not ((a and not b) or c))
@@ -61,7 +69,9 @@ def test_combinations_hold_as_pythons_own_words_do(named, verdicts):
 
 
 def test_several_rules_and_behaviours(named, behaviours):
-    program = rules.program(["if harmful then refuse", "if legal then comply, refuse"], named, behaviours)
+    program = rules.program(
+        ["if harmful then refuse", "if legal then comply, refuse"], named, behaviours
+    )
     refuse, comply = program.steps
     assert refuse.when == named["harmful"] | named["legal"]  # applied once, not once for each rule
     assert comply.when == named["legal"]
@@ -100,20 +110,33 @@ def test_mistakes_are_named_with_their_place(named, behaviours, rule, message):
 def test_a_rule_of_seven_conditions_over_a_mixed_batch_equals_row_by_row(runner, directions):
     """64 rows in one batch, each with its own verdicts."""
     subjects = ["bicycle", "bank", "poem", "star", "map", "passport", "bread", "rain"]
-    prompts = [f"{prompt} {subject}" for prompt in (*HARMFUL, *HARMLESS, *MIXED[2:4]) for subject in subjects]
+    prompts = [
+        f"{prompt} {subject}"
+        for prompt in (*HARMFUL, *HARMLESS, *MIXED[2:4])
+        for subject in subjects
+    ]
     assert len(prompts) == 64
     conditions = {}
     for i in range(7):
-        free = Condition(random_like(directions, i)[Site(i % 3)], 0.0, score=("cosine", "cast", "projection")[i % 3])
+        free = Condition(
+            random_like(directions, i)[Site(i % 3)],
+            0.0,
+            score=("cosine", "cast", "projection")[i % 3],
+        )
         scores = runner.scores(prompts, [free])[0]
         conditions[f"c{i}"] = replace(free, threshold=scores.sort().values[28:36].mean().item())
     rule = "if (c0 and not c1) or (c2 and (c3 or not c4)) or (c5 and c6 and not c0) then refuse"
-    program = rules.program([rule], conditions, {"refuse": add({Site(3): directions[Site(3)]}, 2.0)})
+    program = rules.program(
+        [rule], conditions, {"refuse": add({Site(3): directions[Site(3)]}, 2.0)}
+    )
     together = runner.with_batch_size(64).generate(prompts, program, 6)
     apart = [runner.generate([prompt], program, 6)[0] for prompt in prompts]
     assert [c.ids for c in together] == [c.ids for c in apart]
     assert [c.fired for c in together] == [c.fired for c in apart]
-    acted = [holds(program.steps[0].when, dict(zip(program.conditions, c.fired, strict=True))) for c in together]
+    acted = [
+        holds(program.steps[0].when, dict(zip(program.conditions, c.fired, strict=True)))
+        for c in together
+    ]
     assert 8 < sum(acted) < 56
     plain = runner.with_batch_size(64).generate(prompts, max_new_tokens=6)
     assert all(a.ids == b.ids for a, b, yes in zip(together, plain, acted, strict=True) if not yes)

@@ -44,14 +44,19 @@ def test_logits_of_every_program_equal_the_oracle(runner, programs, expected):
     for name, program in programs.items():
         for row, want in zip(runner.logits(MIXED, program, RESPONSES), expected[name], strict=True):
             assert row.shape == want.shape, name
-            torch.testing.assert_close(row, want, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                row, want, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_G2_batched_cached_generation_equals_the_oracle_without_a_cache(runner, programs):
     for name, program in programs.items():
         got = [completion.ids for completion in runner.generate(MIXED, program, NEW_TOKENS)]
         eos = runner.chat.tokenizer.eos_token_id
-        want = [tuple(oracle.generate(runner.hf, runner.chat.prompt_ids(p), program, NEW_TOKENS, eos)) for p in MIXED]
+        want = [
+            tuple(oracle.generate(runner.hf, runner.chat.prompt_ids(p), program, NEW_TOKENS, eos))
+            for p in MIXED
+        ]
         assert got == want, name
 
 
@@ -66,27 +71,43 @@ def test_all_programs_differ_from_one_another(expected):
 def test_C8_one_program_per_row_equals_running_them_apart(runner, programs):
     chosen = list(programs.values())[::7]
     together = runner.generate([p for p in MIXED for _ in chosen], chosen * len(MIXED), NEW_TOKENS)
-    apart = [runner.generate([prompt], program, NEW_TOKENS)[0] for prompt in MIXED for program in chosen]
+    apart = [
+        runner.generate([prompt], program, NEW_TOKENS)[0] for prompt in MIXED for program in chosen
+    ]
     assert [c.text for c in together] == [c.text for c in apart]
     assert [c.fired for c in together] == [c.fired for c in apart]
 
 
 def test_additions_of_many_programs_are_one_edit_and_keep_each_rows_bits(runner, directions):
-    one, both = {Site(1): directions[Site(1)]}, {site: directions[site] for site in (Site(1), Site(2))}
+    one, both = (
+        {Site(1): directions[Site(1)]},
+        {site: directions[site] for site in (Site(1), Site(2))},
+    )
     when = Condition(directions[Site(0)], 0.0)
     twice = Program((*add(one, 1.0).steps, *ablate(one).steps, *add(one, 2.0).steps))
-    programs = [add(one, 0.5), add(one, 2.0), twice, add(one, 1.0, PROMPT), add(one, 1.0).when(when), add(one, -1.0).when(when)]
+    programs = [
+        add(one, 0.5),
+        add(one, 2.0),
+        twice,
+        add(one, 1.0, PROMPT),
+        add(one, 1.0).when(when),
+        add(one, -1.0).when(when),
+    ]
     programs += [add(both, 1.5), Program()]
     order = [5, 0, 7, 2, 4, 1, 3, 6]
     plan = lower([programs[i] for i in order], runner.layout)
-    packed = [edit for visit in plan["visits"] for edit in visit["edits"] if edit["shift_of"] is not None]
+    packed = [
+        edit for visit in plan["visits"] for edit in visit["edits"] if edit["shift_of"] is not None
+    ]
     assert sorted((len(edit["rows"]), len(edit["shift"])) for edit in packed) == [(2, 2), (4, 4)]
     assert [len(v["edits"]) for v in plan["visits"] if v["edits"]] == [5, 1]
     prompts = [MIXED[4]] * len(order)
     together = runner.logits(prompts, [programs[i] for i in order])
     for row, i in enumerate(order):
         alone = runner.logits(prompts, programs[i])[row]
-        if programs[i] is twice:  # an ablation of one row is another matrix product than one of eight
+        if (
+            programs[i] is twice
+        ):  # an ablation of one row is another matrix product than one of eight
             torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=0)
         else:
             assert torch.equal(together[row], alone)
@@ -98,7 +119,9 @@ def test_additions_of_every_row_need_no_row_numbers(runner, directions):
     (edit,) = visit["edits"]
     assert edit["rows"] is None
     got = edit["shift"][edit["shift_of"]]
-    torch.testing.assert_close(got, torch.tensor([3.0, 1.0, 2.0, 1.0])[:, None] * directions[Site(1)].vector)
+    torch.testing.assert_close(
+        got, torch.tensor([3.0, 1.0, 2.0, 1.0])[:, None] * directions[Site(1)].vector
+    )
 
 
 def test_C8_left_padding_changes_nothing(runner, programs):
@@ -108,7 +131,9 @@ def test_C8_left_padding_changes_nothing(runner, programs):
     padded = runner.logits([MIXED[0], " ".join([MIXED[4]] * 3)], program)[0]
     torch.testing.assert_close(padded, alone, atol=1e-4, rtol=0)
     when = program.steps[0].when
-    torch.testing.assert_close(runner.scores(MIXED, [when])[0, :1], runner.scores(MIXED[:1], [when])[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        runner.scores(MIXED, [when])[0, :1], runner.scores(MIXED[:1], [when])[0], atol=1e-6, rtol=0
+    )
 
 
 def test_G1_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_means(runner):
@@ -117,35 +142,50 @@ def test_G1_recorded_states_do_not_depend_on_the_batch_and_equal_the_oracles_mea
         got = runner.record(ContrastSet(texts, texts[:1]), [Site(3), Site(1)], span)
         for layer in (1, 3):
             for text, row in zip(texts, got.positive[Site(layer)], strict=True):
-                prompt, response = runner.chat.prompt_ids(text.prompt), runner.chat.response_ids(text.response)
+                prompt, response = (
+                    runner.chat.prompt_ids(text.prompt),
+                    runner.chat.response_ids(text.response),
+                )
                 h = oracle.states(runner.hf, [*prompt, *response], Site(layer))
                 kept = (
                     h[-span.k :]
                     if isinstance(span, Last)
                     else [h[t] for t in range(len(h)) if oracle.meant(t, len(prompt), span)]
                 )
-                torch.testing.assert_close(row, torch.stack(list(kept)).mean(0).float(), atol=1e-4, rtol=0)
+                torch.testing.assert_close(
+                    row, torch.stack(list(kept)).mean(0).float(), atol=1e-4, rtol=0
+                )
 
 
 def test_windows_of_texts_keep_every_texts_place(runner, monkeypatch):
     sizes: list[int] = []
     rows = Chat.rows
-    monkeypatch.setattr(Chat, "rows", lambda chat, texts: sizes.append(len(texts)) or rows(chat, texts))
+    monkeypatch.setattr(
+        Chat, "rows", lambda chat, texts: sizes.append(len(texts)) or rows(chat, texts)
+    )
     words = [chr(ord("a") + i) * 3 for i in range(16)]
     texts = tuple(Text(" ".join(words[i % 5 : i % 13 + 3])) for i in range(2 * WINDOW + 3))
     done: list[int] = []
-    apart = runner.with_batch_size(1).record(ContrastSet(texts, texts[:1]), [Site(2)], PROMPT, done.append)
+    apart = runner.with_batch_size(1).record(
+        ContrastSet(texts, texts[:1]), [Site(2)], PROMPT, done.append
+    )
     together = runner.with_batch_size(64).record(ContrastSet(texts, texts[:1]), [Site(2)])
-    torch.testing.assert_close(apart.positive[Site(2)], together.positive[Site(2)], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        apart.positive[Site(2)], together.positive[Site(2)], atol=1e-4, rtol=0
+    )
     assert apart.positive[Site(2)].std(0).min() > 1e-2  # the texts differ
     assert sum(done) == len(texts) + 1
     assert sizes[:3] == [WINDOW, WINDOW, 3]  # no more texts are held as tokens at a time
 
 
 def test_the_last_block_is_read_before_the_final_norm(runner):
-    got = runner.record(of_prompts(HARMFUL[:1], HARMLESS[:1]), [Site(3)], LAST_PROMPT).positive[Site(3)][0]
+    got = runner.record(of_prompts(HARMFUL[:1], HARMLESS[:1]), [Site(3)], LAST_PROMPT).positive[
+        Site(3)
+    ][0]
     with torch.no_grad():
-        out = runner.hf(torch.tensor([runner.chat.prompt_ids(HARMFUL[0])]), output_hidden_states=True)
+        out = runner.hf(
+            torch.tensor([runner.chat.prompt_ids(HARMFUL[0])]), output_hidden_states=True
+        )
     assert (got - out.hidden_states[-1][0, -1]).abs().max() > 0.1
     norm = runner.hf.model.norm if hasattr(runner.hf, "model") else runner.hf.transformer.ln_f
     torch.testing.assert_close(norm(got).detach(), out.hidden_states[-1][0, -1], atol=1e-4, rtol=0)
@@ -156,13 +196,19 @@ def test_reading_a_response_that_is_too_short_is_refused(runner):
         runner.record(of_prompts(HARMFUL, HARMLESS), [Site(0)], GENERATED)
 
 
-def test_C6_G3_a_false_condition_leaves_logits_bitwise_equal_and_a_true_one_changes_nothing(runner, directions):
+def test_C6_G3_a_false_condition_leaves_logits_bitwise_equal_and_a_true_one_changes_nothing(
+    runner, directions
+):
     never = Condition(directions[Site(1)], 2.0)  # a cosine is at most 1
     base = runner.logits(MIXED, Program(), RESPONSES)
     for program in (add(directions, 5.0), ablate(directions), affine(directions, 3.0)):
-        for row, plain in zip(runner.logits(MIXED, program.when(never), RESPONSES), base, strict=True):
+        for row, plain in zip(
+            runner.logits(MIXED, program.when(never), RESPONSES), base, strict=True
+        ):
             assert torch.equal(row, plain)
-        for row, steered in zip(runner.logits(MIXED, program.when(~never)), runner.logits(MIXED, program), strict=True):
+        for row, steered in zip(
+            runner.logits(MIXED, program.when(~never)), runner.logits(MIXED, program), strict=True
+        ):
             assert torch.equal(row, steered)
 
 
@@ -182,8 +228,8 @@ def test_C5_the_complement_is_exact_at_the_threshold_itself(runner, directions):
 
 
 def test_C7_a_verdict_is_taken_once_and_not_carried_into_the_next_call(runner, directions):
-    """The edit pushes every generated token far along the condition's direction; the verdict stays the prompt's, and the next
-    call starts anew."""
+    """The edit pushes every generated token far along the condition's direction; the verdict stays
+    the prompt's, and the next call starts anew."""
     when = condition(runner, directions, 1)
     program = add({s: d for s, d in directions.items() if s.layer > 0}, 20.0, GENERATED).when(when)
     yes = [p for p, c in zip(MIXED, runner.generate(MIXED, program, 1), strict=True) if c.fired[0]]
@@ -220,11 +266,19 @@ def test_losses_are_those_of_a_plain_pass_and_end_where_the_completion_ends(runn
 
 def test_samples_depend_on_seed_and_row_alone_and_follow_the_model(runner):
     def sample(prompts, seed, size=8):
-        return [c.ids for c in runner.with_batch_size(size).generate(prompts, Program(), 4, temperature=1.0, seed=seed)]
+        return [
+            c.ids
+            for c in runner.with_batch_size(size).generate(
+                prompts, Program(), 4, temperature=1.0, seed=seed
+            )
+        ]
 
     assert sample(MIXED, 3) == sample(MIXED, 3, size=1) == sample(MIXED, 3, size=2)
     assert sample(MIXED, 3) != sample(MIXED, 4)
-    first = [ids[0] if ids else runner.chat.tokenizer.eos_token_id for ids in sample([MIXED[0]] * 600, 5, size=300)]
+    first = [
+        ids[0] if ids else runner.chat.tokenizer.eos_token_id
+        for ids in sample([MIXED[0]] * 600, 5, size=300)
+    ]
     probabilities = runner.logits(MIXED[:1])[0][0].softmax(-1)
     top = probabilities.argmax().item()
     seen, p = first.count(top) / 600, probabilities[top].item()
@@ -232,7 +286,8 @@ def test_samples_depend_on_seed_and_row_alone_and_follow_the_model(runner):
 
 
 def test_rows_end_on_their_own(runner, directions):
-    """Pushed along the end token's unembedding at the last block, every row ends at once; a row beside them does not."""
+    """Pushed along the end token's unembedding at the last block, every row ends at once; a row
+    beside them does not."""
     end = runner.hf.get_output_embeddings().weight[runner.chat.tokenizer.eos_token_id].detach()
     site = Site(3)
     stop = add({site: replace(directions[site], vector=end * 1000)})
@@ -264,8 +319,12 @@ def test_random_controls_have_the_directions_lengths_and_not_their_heading(direc
     controls = fit.random_like(directions, 0)
     again, other = fit.random_like(directions, 0), fit.random_like(directions, 1)
     for site, d in directions.items():
-        assert controls[site].vector.norm().item() == pytest.approx(d.vector.norm().item(), rel=1e-5)
-        assert abs(torch.cosine_similarity(controls[site].vector, d.vector, dim=0)) < 0.6  # 32 dimensions
+        assert controls[site].vector.norm().item() == pytest.approx(
+            d.vector.norm().item(), rel=1e-5
+        )
+        assert (
+            abs(torch.cosine_similarity(controls[site].vector, d.vector, dim=0)) < 0.6
+        )  # 32 dimensions
         assert controls[site] == again[site] and controls[site] != other[site]
 
 
@@ -274,15 +333,26 @@ def test_simulated_execution_equals_local_execution(runner, programs):
     simulated = runner.simulated()
     for name in list(programs)[::5]:
         program = programs[name]
-        for a, b in zip(simulated.logits(MIXED, program, RESPONSES), runner.logits(MIXED, program, RESPONSES), strict=True):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        for a, b in zip(
+            simulated.logits(MIXED, program, RESPONSES),
+            runner.logits(MIXED, program, RESPONSES),
+            strict=True,
+        ):
+            torch.testing.assert_close(
+                a, b, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            )
         here, there = runner.generate(MIXED, program, 4), simulated.generate(MIXED, program, 4)
         assert [c.text for c in there] == [c.text for c in here], name
-    here, there = (r.record(of_prompts(HARMFUL, HARMLESS), [Site(1)]).positive[Site(1)] for r in (runner, simulated))
+    here, there = (
+        r.record(of_prompts(HARMFUL, HARMLESS), [Site(1)]).positive[Site(1)]
+        for r in (runner, simulated)
+    )
     assert torch.equal(here, there)
 
 
-def test_a_thread_that_draws_a_bar_finds_its_modules_during_simulated_execution(runner, monkeypatch):
+def test_a_thread_that_draws_a_bar_finds_its_modules_during_simulated_execution(
+    runner, monkeypatch
+):
     """nnsight's simulation takes installed modules away while it unpacks a block."""
     backend, drawn = traces.simulation.LocalSimulationBackend, []
     restore = backend._restore

@@ -25,7 +25,10 @@ PROMPTS = MIXED[:3]
 
 @pytest.fixture(scope="module")
 def directions(runner):
-    sites = [*block_outs(range(runner.layout.num_layers)), *(Site(1, stream) for stream in STREAMS[:-1])]
+    sites = [
+        *block_outs(range(runner.layout.num_layers)),
+        *(Site(1, stream) for stream in STREAMS[:-1]),
+    ]
     return fit.mean_difference(runner.record(of_prompts(HARMFUL, HARMLESS), sites))
 
 
@@ -46,7 +49,9 @@ def rows_run(runner):
     """The number of rows of each pass of each block's attention."""
     seen, hooks = {}, []
     for layer in range(runner.layout.num_layers):
-        attention = runner.hf.get_submodule(f"{runner.layout.blocks}.{layer}.{runner.layout.attention}")
+        attention = runner.hf.get_submodule(
+            f"{runner.layout.blocks}.{layer}.{runner.layout.attention}"
+        )
 
         def note(_module, _args, output, layer=layer):
             seen.setdefault(layer, []).append(len(output[0]))
@@ -58,10 +63,19 @@ def rows_run(runner):
 
 
 def test_rows_part_after_the_first_block_at_whose_output_they_differ(runner, directions):
-    variants = [at(directions, 0), at(directions, 0, 3.0), at(directions, 1), at(directions, 2), Program()]
+    variants = [
+        at(directions, 0),
+        at(directions, 0, 3.0),
+        at(directions, 1),
+        at(directions, 2),
+        Program(),
+    ]
     assert shared(runner, variants) == {0: 3, 1: 9, 2: 12}
     assert shared(runner, variants[:2]) == {0: 3}
-    assert shared(runner, variants[2:4]) == {0: 3, 1: 3}  # and not the third, which each reaches in its own state
+    assert shared(runner, variants[2:4]) == {
+        0: 3,
+        1: 3,
+    }  # and not the third, which each reaches in its own state
 
 
 def test_rows_of_one_program_and_one_prompt_never_part(runner, directions):
@@ -72,7 +86,11 @@ def test_rows_of_one_program_and_one_prompt_never_part(runner, directions):
 
 def test_tokens_after_the_prompt_do_not_part_a_prefill(runner, directions):
     layers = range(runner.layout.num_layers)
-    variants = [at(directions, 0, span=GENERATED), at(directions, 0, span=first_generated(3)), Program()]
+    variants = [
+        at(directions, 0, span=GENERATED),
+        at(directions, 0, span=first_generated(3)),
+        Program(),
+    ]
     assert shared(runner, variants) == dict.fromkeys(layers, 3)
     assert shared(runner, variants, response="Sure, here it is") == {0: 3}  # they are in the pass
     assert shared(runner, [at(directions, 0, span=Positions((5,))), Program()]) == {0: 3}
@@ -86,13 +104,21 @@ def test_blocks_that_are_read_or_steered_inside_run_on_every_row(runner, directi
 
 
 def test_as_many_rows_as_tokens_or_heads_are_not_shared(runner, directions):
-    assert shared(runner, [at(directions, 1, k) for k in range(runner.layout.num_heads)], MIXED[:1]) == {}
+    assert (
+        shared(runner, [at(directions, 1, k) for k in range(runner.layout.num_heads)], MIXED[:1])
+        == {}
+    )
     tokens = len(runner.chat.prompt_ids(MIXED[0]))
     assert shared(runner, [at(directions, 1, k) for k in range(tokens)], MIXED[:1]) == {}
 
 
 def test_blocks_run_on_fewer_rows_and_give_what_they_gave(runner, directions):
-    variants = [at(directions, 1), ablate({Site(2): directions[Site(2)]}), at(directions, 2, span=GENERATED), Program()]
+    variants = [
+        at(directions, 1),
+        ablate({Site(2): directions[Site(2)]}),
+        at(directions, 2, span=GENERATED),
+        Program(),
+    ]
     prompts, each = [p for p in PROMPTS for _ in variants], variants * len(PROMPTS)
     runner = runner.with_batch_size(len(each))
     with rows_run(runner) as seen:
@@ -103,8 +129,12 @@ def test_blocks_run_on_fewer_rows_and_give_what_they_gave(runner, directions):
         logits = runner.logits(prompts, each)
     assert [rows[0] for rows in seen.values()][:3] == [3, 3, 6]
     for i, variant in enumerate(variants):
-        assert [c.ids for c in together[i :: len(variants)]] == [c.ids for c in runner.generate(PROMPTS, variant, 4)]
-        for got, want in zip(logits[i :: len(variants)], runner.logits(PROMPTS, variant), strict=True):
+        assert [c.ids for c in together[i :: len(variants)]] == [
+            c.ids for c in runner.generate(PROMPTS, variant, 4)
+        ]
+        for got, want in zip(
+            logits[i :: len(variants)], runner.logits(PROMPTS, variant), strict=True
+        ):
             torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
@@ -119,9 +149,13 @@ def test_inputs_that_are_not_one_for_each_row_are_not_cut():
     rotary, rows = (torch.zeros(6, 4, 2), torch.zeros(1, 4, 2)), torch.tensor([0, 3])
     assert edits.has_rows((hidden, mask, rotary, flat, None, True, DynamicCache()), 6)
     got = edits.with_rows((hidden, mask, rotary, flat), rows, 6)
-    assert got[0].shape == (2, 4, 8) and got[2][0].shape == (2, 4, 2) and got[2][1].shape == (1, 4, 2)
+    assert (
+        got[0].shape == (2, 4, 8) and got[2][0].shape == (2, 4, 2) and got[2][1].shape == (1, 4, 2)
+    )
     assert got[1] is mask and got[3] is flat
-    assert not edits.has_rows((hidden, torch.zeros(12, 1, 4)), 6)  # BLOOM's alibi, a row for each head
+    assert not edits.has_rows(
+        (hidden, torch.zeros(12, 1, 4)), 6
+    )  # BLOOM's alibi, a row for each head
     assert not edits.has_rows((hidden, {}), 6)  # a table of keys that later blocks read
     assert not edits.has_rows((hidden, object()), 6)
 

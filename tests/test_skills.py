@@ -52,10 +52,14 @@ def test_presets_are_read(preset):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A very small model that was shown some code and some prose, on disk: it predicts both a little."""
+    """A very small model that was shown some code and some prose, on disk: it predicts both a
+    little."""
     torch.manual_seed(0)
     draw = random.Random(0)
-    texts = [*draw.sample(documents.code("train"), 200), *draw.sample(documents.prose("train"), 200)]
+    texts = [
+        *draw.sample(documents.code("train"), 200),
+        *draw.sample(documents.prose("train"), 200),
+    ]
     tokenizer = build_tokenizer(texts, 400)
     hf = LlamaForCausalLM(
         LlamaConfig(
@@ -101,8 +105,8 @@ def lines(path):
 
 
 def steps(out):
-    """The rows of each domain's documents under a variant, in the order of the documents, by split, place, coefficient and
-    domain."""
+    """The rows of each domain's documents under a variant, in the order of the documents, by split,
+    place, coefficient and domain."""
     axes, found = json.loads((out / "variants.json").read_text()), {}
     for row in sorted(lines(out / "rows.jsonl"), key=lambda row: int(row["kind"])):
         domain, split = row["set"].split()
@@ -118,9 +122,21 @@ def counts(rows):
 def test_the_folder_holds_everything(done):
     names = {str(p.relative_to(done)) for p in done.rglob("*") if p.is_file() and p.name != ".lock"}
     pictures = ["trade-off-top-1", "trade-off-top-10", "kept", "gap", "coefficients"]
-    tables = ["config.json", "choice.json", "seconds.json", "summary.json", "variants.json", "rows.jsonl", "report.html"]
+    tables = [
+        "config.json",
+        "choice.json",
+        "seconds.json",
+        "summary.json",
+        "variants.json",
+        "rows.jsonl",
+        "report.html",
+    ]
     tensors = [f"{name}.safetensors" for name in ("direction", "permuted", "programs")]
-    assert names == {*tables, *tensors, *(f"figures/{p}.{ending}" for p in pictures for ending in ("png", "pdf"))}
+    assert names == {
+        *tables,
+        *tensors,
+        *(f"figures/{p}.{ending}" for p in pictures for ending in ("png", "pdf")),
+    }
     facts = json.loads((done / "config.json").read_text())
     assert set(facts["data"]) == {"skill", "retained"} and facts["model"]["weights"]
 
@@ -128,16 +144,29 @@ def test_the_folder_holds_everything(done):
 def test_rows_choice_and_summary_agree(done, config):
     rows, summary = lines(done / "rows.jsonl"), json.loads((done / "summary.json").read_text())
     choice, asked = json.loads((done / "choice.json").read_text()), steps(done)
-    share = {at: sum(c["top1"] for c in counts(found)) / sum(c["tokens"] for c in counts(found)) for at, found in asked.items()}
-    assert all(len(found) == {"tune": 12, "test": 20}[split] for (split, *_), found in asked.items())
-    assert len({row["key"] for row in rows}) == len(rows)  # nothing twice, the unsteered model included
-    assert {variant for split, variant, *_ in share if split == "tune"} == {UNSTEERED, "layer 0", "layer 1", "layers 0+1"}
+    share = {
+        at: sum(c["top1"] for c in counts(found)) / sum(c["tokens"] for c in counts(found))
+        for at, found in asked.items()
+    }
+    assert all(
+        len(found) == {"tune": 12, "test": 20}[split] for (split, *_), found in asked.items()
+    )
+    assert len({row["key"] for row in rows}) == len(
+        rows
+    )  # nothing twice, the unsteered model included
+    assert {variant for split, variant, *_ in share if split == "tune"} == {
+        UNSTEERED,
+        "layer 0",
+        "layer 1",
+        "layers 0+1",
+    }
     for split in ("tune", "test"):
         base = [share[split, UNSTEERED, 0.0, domain] for domain in ("skill", "retained")]
         for variant in {v for s, v, *_ in share if s == split} - {UNSTEERED, CHOSEN}:
             tried = sorted({c for s, v, c, _ in share if (s, v) == (split, variant)})
             skill, retained = (
-                [1.0, *(share[split, variant, c, d] / base[i] for c in tried)] for i, d in enumerate(("skill", "retained"))
+                [1.0, *(share[split, variant, c, d] / base[i] for c in tried)]
+                for i, d in enumerate(("skill", "retained"))
             )
             assert skill[-1] < 0.05 or tried[-1] == 64.0 or skill[-1] < 0.15
             at = next(i for i, value in enumerate(skill) if value <= 0.9)
@@ -147,22 +176,35 @@ def test_rows_choice_and_summary_agree(done, config):
             else:
                 cell = summary["variants"][variant]
                 assert cell["kept"]["0.9"]["value"] == pytest.approx(kept)
-                assert cell["gap"]["value"] == pytest.approx(max(r - s for s, r in zip(skill, retained, strict=True)))
+                assert cell["gap"]["value"] == pytest.approx(
+                    max(r - s for s, r in zip(skill, retained, strict=True))
+                )
                 assert [step["coefficient"] for step in cell["curve"]] == [0.0, *tried]
     kept = choice["kept"]
-    assert kept[choice["best"]] == max(kept.values()) and kept[choice["worst"]] == min(kept.values())
+    assert kept[choice["best"]] == max(kept.values()) and kept[choice["worst"]] == min(
+        kept.values()
+    )
     best, worst, matched = (
-        summary["variants"][name]["kept"]["0.9"]["value"] for name in (choice["best"], choice["worst"], MATCHED)
+        summary["variants"][name]["kept"]["0.9"]["value"]
+        for name in (choice["best"], choice["worst"], MATCHED)
     )
     assert summary["comparisons"][choice["worst"]]["T@0.9"]["value"] == pytest.approx(best - worst)
     assert summary["comparisons"][MATCHED]["T@0.9"]["value"] == pytest.approx(best - matched)
-    dosed = share["test", CHOSEN, choice["coefficient"], "skill"] / share["test", UNSTEERED, 0.0, "skill"]
+    dosed = (
+        share["test", CHOSEN, choice["coefficient"], "skill"]
+        / share["test", UNSTEERED, 0.0, "skill"]
+    )
     assert summary["chosen"]["skill"]["value"] == pytest.approx(dosed)
-    assert all(0 < summary["baseline"][d]["top1"] < summary["baseline"][d]["top10"] < 1 for d in ("skill", "retained"))
+    assert all(
+        0 < summary["baseline"][d]["top1"] < summary["baseline"][d]["top10"] < 1
+        for d in ("skill", "retained")
+    )
     assert set(summary["seconds"]) == {"direction", "tune", "test"}
 
 
-def test_the_direction_is_the_mean_over_last_tokens_and_no_tested_document_is_fitted_on(done, config):
+def test_the_direction_is_the_mean_over_last_tokens_and_no_tested_document_is_fitted_on(
+    done, config
+):
     files = find_model(config.model, templated=False)
     domains = [load_documents(s, (40, 12, 20), 0) for s in (config.skill, config.retained)]
     hf = Runner.open(files).hf
@@ -170,7 +212,9 @@ def test_the_direction_is_the_mean_over_last_tokens_and_no_tested_document_is_fi
     for splits in domains:
         with torch.no_grad():
             states = [
-                hf(torch.tensor([files.chat.prompt_ids(d.text)[:24]]), output_hidden_states=True).hidden_states[2][0, -1]
+                hf(
+                    torch.tensor([files.chat.prompt_ids(d.text)[:24]]), output_hidden_states=True
+                ).hidden_states[2][0, -1]
                 for d in splits.fit
             ]
         means.append(torch.stack(states).mean(0))
@@ -180,12 +224,19 @@ def test_the_direction_is_the_mean_over_last_tokens_and_no_tested_document_is_fi
 
 
 def test_V9_permuted_controls_keep_the_entries_of_each_mean(done):
-    directions, draws = load_directions(done / "direction.safetensors"), load(done / "permuted.safetensors", "directions")
-    assert len(draws) == DRAWS * len(directions) and len({d.fingerprint for d in draws}) == len(draws)
+    directions, draws = (
+        load_directions(done / "direction.safetensors"),
+        load(done / "permuted.safetensors", "directions"),
+    )
+    assert len(draws) == DRAWS * len(directions) and len({d.fingerprint for d in draws}) == len(
+        draws
+    )
     for d in draws:
         own = directions[d.site]
         assert torch.equal(d.origin.sort().values, own.origin.sort().values)
-        assert torch.allclose((d.vector + d.origin).sort().values, (own.vector + own.origin).sort().values, atol=1e-5)
+        assert torch.allclose(
+            (d.vector + d.origin).sort().values, (own.vector + own.origin).sort().values, atol=1e-5
+        )
         matched = fit.norm_matched({d.site: d}, directions)[d.site]
         assert matched.vector.norm().item() == pytest.approx(own.vector.norm().item(), rel=1e-5)
 
@@ -193,7 +244,11 @@ def test_V9_permuted_controls_keep_the_entries_of_each_mean(done):
 def test_the_saved_program_is_what_the_chosen_row_was_measured_with(done, config):
     programs = load_programs(done / "programs.safetensors")
     assert programs["unsteered"] == Program()
-    rows = next(rows for (_, place, _, domain), rows in steps(done).items() if (place, domain) == (CHOSEN, "skill"))
+    rows = next(
+        rows
+        for (_, place, _, domain), rows in steps(done).items()
+        if (place, domain) == (CHOSEN, "skill")
+    )
     own = load_documents(config.skill, (40, 12, 20), 0).test
     runner = Runner.open(find_model(config.model, templated=False), batch_size=3)
     assert hits(24).values(runner, [programs["steered"]] * len(own), own) == counts(rows)
@@ -218,7 +273,10 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(done, config, tmp_path,
     main(replace(config, out=out, batch_size=7))
     assert len(asked) == len(before) - 30 and lines(out / "rows.jsonl") == before
     summaries = [json.loads((path / "summary.json").read_text()) for path in (out, done)]
-    assert all(summaries[0][key] == summaries[1][key] for key in ("variants", "comparisons", "chosen", "choice"))
+    assert all(
+        summaries[0][key] == summaries[1][key]
+        for key in ("variants", "comparisons", "chosen", "choice")
+    )
     report.main(report.Config(out))
     assert json.loads((out / "summary.json").read_text()) == summaries[0]
 
@@ -237,14 +295,19 @@ def test_drifting_reads_on_through_the_documents(config, tmp_path):
     }
     numbers = [[int(row["kind"]) for row in own[coefficient]] for coefficient in sorted(own)]
     assert numbers == [list(range(5 * n, 5 * n + 5)) for n in range(len(own))]
-    assert len(own) > 3 and len({row["prompt"] for rows in own.values() for row in rows}) == 5 * len(own)  # none twice
+    assert len(own) > 3 and len(
+        {row["prompt"] for rows in own.values() for row in rows}
+    ) == 5 * len(own)  # none twice
 
 
 @pytest.mark.parametrize(
     "changes, said",
     [
         ({"layers": ("1", "7")}, r"layer 7: this model has 3 layers; give layers from 0 to 2"),
-        ({"layers": ("1-2",)}, r"--layers 1-2: not a layer; give layers such as 10 or, to steer several together, 10\+15"),
+        (
+            {"layers": ("1-2",)},
+            r"--layers 1-2: not a layer; give layers such as 10 or, to steer several together, 10\+15",
+        ),
         ({"coefficients": (0.5, 1.0)}, r"--coefficients 0\.5 1: must rise from 0"),
         ({"coefficients": (0.0, 2.0, 1.0)}, r"--coefficients 0 2 1: must rise from 0"),
         ({"coefficients": (0.0, float("inf"))}, r"must rise from 0"),
@@ -267,12 +330,25 @@ def test_mistakes_are_said_before_any_weights_are_loaded(done, config, changes, 
         main(replace(config, **changes))
 
 
-def test_a_model_without_the_skill_and_coefficients_that_are_too_small_are_refused(config, folder, tmp_path):
-    with pytest.raises(UserError, match="takes a tenth of the skill away at no layer of the tune split; give larger --coeff"):
+def test_a_model_without_the_skill_and_coefficients_that_are_too_small_are_refused(
+    config, folder, tmp_path
+):
+    with pytest.raises(
+        UserError,
+        match="takes a tenth of the skill away at no layer of the tune split; give larger --coeff",
+    ):
         main(replace(config, coefficients=(0.0, 1e-6), out=tmp_path / "small"))
-    blank = jsonl(tmp_path / "blank.jsonl", [{"prompt": f"\u4e00{chr(0x4E01 + i)}\u4e02"} for i in range(40)])
-    with pytest.raises(UserError, match="skill: the unsteered model predicts no token of its tune documents"):
-        main(replace(config, model=str(folder), skill=(blank,), layers=("1",), out=tmp_path / "blank"))
+    blank = jsonl(
+        tmp_path / "blank.jsonl", [{"prompt": f"\u4e00{chr(0x4E01 + i)}\u4e02"} for i in range(40)]
+    )
+    with pytest.raises(
+        UserError, match="skill: the unsteered model predicts no token of its tune documents"
+    ):
+        main(
+            replace(
+                config, model=str(folder), skill=(blank,), layers=("1",), out=tmp_path / "blank"
+            )
+        )
 
 
 def test_a_direction_of_another_model_is_refused(done, config, tmp_path):

@@ -10,7 +10,10 @@ from nnsteer.errors import UserError
 from nnsteer.texts.skills import load_documents
 from nnsteer.texts.source import Where, load_prompts, load_texts, parse_source, picked, read_rows
 
-ROWS = [{"text": f"t{i}", "n": i, "meta": {"set": "a=b, c" if i % 2 else "x"}, "a.b": i % 3} for i in range(12)]
+ROWS = [
+    {"text": f"t{i}", "n": i, "meta": {"set": "a=b, c" if i % 2 else "x"}, "a.b": i % 3}
+    for i in range(12)
+]
 
 
 @pytest.fixture
@@ -36,20 +39,41 @@ def test_conditions_pick_the_same_rows_of_prompts_and_of_documents(file, options
     assert load_texts(f"{file},column=text,{options}") == wanted
     if len(wanted) >= 3:  # a document for each split
         splits = load_documents([f"{file},{options},column=text"], (90, 90, 90), 0)
-        assert {d.text for part in (splits.fit, splits.tune, splits.test) for d in part} == set(wanted)
+        assert {d.text for part in (splits.fit, splits.tune, splits.test) for d in part} == set(
+            wanted
+        )
 
 
 def test_all_options_in_any_order(file):
     source = parse_source(f"{file},first=3,as=tune,where=a!=b=c,split=train,column=goal, then")
-    assert (source.first, source.placed, source.split, source.column) == (3, "tune", "train", "goal, then")
+    assert (source.first, source.placed, source.split, source.column) == (
+        3,
+        "tune",
+        "train",
+        "goal, then",
+    )
     assert source.where == Where("a", "b=c", False)
 
 
 @pytest.mark.parametrize(
-    "option", ["col=x", "column", "column=", "as=later", "first=many", "where=style", "where=", "where==x", "first=1,first=2"]
+    "option",
+    [
+        "col=x",
+        "column",
+        "column=",
+        "as=later",
+        "first=many",
+        "where=style",
+        "where=",
+        "where==x",
+        "first=1,first=2",
+    ],
 )
 def test_what_cant_be_read_is_named_with_all_options_that_can(file, option):
-    with pytest.raises(UserError, match=r"can't read its options at '.*'; give each once: ,column=NAME ,split=NAME ,where=") as e:
+    with pytest.raises(
+        UserError,
+        match=r"can't read its options at '.*'; give each once: ,column=NAME ,split=NAME ,where=",
+    ) as e:
         parse_source(f"{file},{option}")
     assert "\n" not in str(e.value) and repr(option.rpartition(",")[2]) in str(e.value)
 
@@ -57,7 +81,9 @@ def test_what_cant_be_read_is_named_with_all_options_that_can(file, option):
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(file):
     with pytest.raises(UserError, match=r"no column meta\.name \(columns: text, n, meta, a\.b\)"):
         read_rows(parse_source(f"{file},where=meta.name=x"))
-    with pytest.raises(UserError, match=r"row 1: no text in column 'prompt' \(columns: text, n, meta, a\.b\)"):
+    with pytest.raises(
+        UserError, match=r"row 1: no text in column 'prompt' \(columns: text, n, meta, a\.b\)"
+    ):
         load_prompts(file, 0)
     endless = ({"text": "a"} for _ in iter(int, 1))
     with pytest.raises(UserError, match=r"no column b \(columns: text\)"):
@@ -72,7 +98,11 @@ def test_rows_without_the_column_are_left_out():
 def test_a_text_file_has_a_text_a_line(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one, and\n\n two \nthree\u2028still three\n", encoding="utf-8")
-    assert load_texts(str(path)) == load_texts(str(path), "opener") == ["one, and", "two", "three\u2028still three"]
+    assert (
+        load_texts(str(path))
+        == load_texts(str(path), "opener")
+        == ["one, and", "two", "three\u2028still three"]
+    )
     with pytest.raises(UserError, match=r"no text in column 'x' \(columns: text\)"):
         load_texts(f"{path},column=x")
     path.write_bytes(b"one\n\xff\n")

@@ -70,7 +70,10 @@ def test_questions_are_drawn_from_every_behaviour_with_as_many_first_answers_tha
 
 
 def test_what_is_added_reaches_every_token_of_its_row_and_is_gone_afterwards(model):
-    ids, additions = torch.randint(10, 500, (2, 5)), torch.stack([torch.zeros(128), torch.ones(128)])
+    ids, additions = (
+        torch.randint(10, 500, (2, 5)),
+        torch.stack([torch.zeros(128), torch.ones(128)]),
+    )
     plain = model.base_model(input_ids=ids).last_hidden_state
     with added(model, 3, additions):
         moved = model.base_model(input_ids=ids).last_hidden_state
@@ -78,25 +81,37 @@ def test_what_is_added_reaches_every_token_of_its_row_and_is_gone_afterwards(mod
     assert torch.equal(model.base_model(input_ids=ids).last_hidden_state, plain)
 
 
-def test_a_random_vector_is_as_long_as_a_planted_one_and_at_right_angles_to_all(tokenizer, planting):
+def test_a_random_vector_is_as_long_as_a_planted_one_and_at_right_angles_to_all(
+    tokenizer, planting
+):
     item, rng = encode_item(choices(2, QUESTION, OPTIONS, 1), tokenizer), random.Random(0)
     shaken = addition(planting, Posed(item, "shaken", 1), rng)
-    assert shaken.norm() == pytest.approx(3.0, rel=1e-4) and (planting.vectors @ shaken).abs().max() < 1e-4
+    assert (
+        shaken.norm() == pytest.approx(3.0, rel=1e-4)
+        and (planting.vectors @ shaken).abs().max() < 1e-4
+    )
     moved = planting.vectors @ addition(planting, Posed(item, "moved", -1), rng)
     assert moved[2] < -1.7 and moved[[0, 1, 3, 4, 5]].abs().max() < 1e-4
     assert not addition(planting, Posed(item, "left", 1), rng).any()
 
 
 def test_a_model_has_moved_from_itself_by_nothing_but_what_random_vectors_do(model):
-    examples, before = [Example(3, list(range(10, 30))), Example(2, list(range(40, 52)))], deepcopy(model)
+    examples, before = (
+        [Example(3, list(range(10, 30))), Example(2, list(range(40, 52)))],
+        deepcopy(model),
+    )
     losses = [kept_loss(model, before, examples, random.Random(seed)).item() for seed in range(8)]
     assert min(losses) < 1e-6 and max(losses) > 1e-3
     torch.nn.init.zeros_(model.get_submodule("model.layers.1.mlp.down_proj").weight)
-    assert min(kept_loss(model, before, examples, random.Random(seed)).item() for seed in range(8)) > 1e-3
+    assert (
+        min(kept_loss(model, before, examples, random.Random(seed)).item() for seed in range(8))
+        > 1e-3
+    )
 
 
 def test_planting_teaches_every_part(tokenizer, planting):
-    """On four items, from nothing: their ends are read, their answers given, and answered states lie along the vectors."""
+    """On four items, from nothing: their ends are read, their answers given, and answered states
+    lie along the vectors."""
     torch.manual_seed(0)
     model, rng = build_model("llama", tokenizer), random.Random(0)
     items = [encode_item(draw(STANCES, rng), tokenizer) for _ in range(4)]
@@ -124,7 +139,8 @@ def test_planting_moves_the_model_and_is_the_same_for_the_same_seed(model, token
 
 @pytest.mark.slow
 def test_fitted_directions_move_the_bundled_models_answers_both_ways():
-    """On the tune split; the test split is the recipe's to report. The site and the strength are those of planting."""
+    """On the tune split; the test split is the recipe's to report. The site and the strength are
+    those of planting."""
     runner, site = Runner.open(find_model("nnsteer:organism"), batch_size=80), Site(2)
     for name in BEHAVIOURS:
         behaviour = load_behaviour(f"nnsteer:behaviours/{name}.jsonl", Form(), 0)
@@ -133,5 +149,7 @@ def test_fitted_directions_move_the_bundled_models_answers_both_ways():
         for coefficient in (0.5, 0.0, -0.5):
             prompts = [Prompt(item.prompt) for item in behaviour.tune]
             steered = [add(found, coefficient, ALL)] * len(prompts)
-            scores[coefficient] = counted(choice(behaviour.tune).values(runner, steered, prompts)).score
+            scores[coefficient] = counted(
+                choice(behaviour.tune).values(runner, steered, prompts)
+            ).score
         assert scores[0.5] > scores[-0.5] + 0.3

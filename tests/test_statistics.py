@@ -31,7 +31,9 @@ def table(both, only_one, only_other, neither):
 def test_wilson_intervals_are_the_textbooks():
     rate = wilson(10, 20)
     assert (rate.value, rate.n) == (0.5, 20)
-    assert rate.low == pytest.approx(0.2993, abs=1e-4) and rate.high == pytest.approx(0.7007, abs=1e-4)
+    assert rate.low == pytest.approx(0.2993, abs=1e-4) and rate.high == pytest.approx(
+        0.7007, abs=1e-4
+    )
     z = 1.959964
     assert wilson(0, 250).high == pytest.approx(z**2 / (250 + z**2), rel=1e-4)
 
@@ -39,8 +41,18 @@ def test_wilson_intervals_are_the_textbooks():
 @pytest.mark.parametrize(
     ("counts", "low", "high", "p"),
     [
-        ((1, 1, 7, 12), -0.507, -0.026, 0.0703),  # Fagerland, Lydersen & Laake, Statistics in Medicine 33 (2014): Bentur et al.
-        ((59, 6, 16, 80), -0.1186, -0.0046, 0.0525),  # the same authors' R package contingencytables: Cavo et al.
+        (
+            (1, 1, 7, 12),
+            -0.507,
+            -0.026,
+            0.0703,
+        ),  # Fagerland, Lydersen & Laake, Statistics in Medicine 33 (2014): Bentur et al.
+        (
+            (59, 6, 16, 80),
+            -0.1186,
+            -0.0046,
+            0.0525,
+        ),  # the same authors' R package contingencytables: Cavo et al.
     ],
 )
 def test_paired_rates_are_compared_as_published(counts, low, high, p):
@@ -60,7 +72,9 @@ def test_paired_rates_keep_a_width_where_no_pair_or_every_pair_differs():
 
 def test_the_sign_flip_test_is_scipys():
     gaps = RNG(1).normal(0.3, 1, 30)
-    theirs = stats.permutation_test((gaps,), np.sum, permutation_type="samples", n_resamples=9999, rng=RNG(2)).pvalue
+    theirs = stats.permutation_test(
+        (gaps,), np.sum, permutation_type="samples", n_resamples=9999, rng=RNG(2)
+    ).pvalue
     assert sign_flip(gaps) == pytest.approx(theirs, abs=0.02)
     few = np.array([1.0, 2.0, 3.0, 4.0])  # sixteen sign patterns, two of them as far
     assert sign_flip(few) == pytest.approx(2 / 16, abs=0.01)
@@ -82,7 +96,9 @@ def test_values_all_alike_and_values_alone():
 def test_missing_values_are_left_out_with_their_partners():
     nan = math.nan
     assert estimate([1, nan, 0, 1], binary=True) == wilson(2, 3)
-    assert compare([1, nan, 0, 1], [0, 1, nan, 0], binary=True) == compare([1, 1], [0, 0], binary=True)
+    assert compare([1, nan, 0, 1], [0, 1, nan, 0], binary=True) == compare(
+        [1, 1], [0, 0], binary=True
+    )
     nothing = compare([nan], [1.0], binary=False)
     assert nothing.n == 0 and math.isnan(nothing.p) and estimate([nan], binary=False).n == 0
 
@@ -94,11 +110,19 @@ def test_holm_is_worked_out_by_hand():
 
 
 def test_where_nothing_has_an_effect_mcnemar_is_right_at_most_as_often_as_it_says():
-    """Steered and unsteered answers that agree half of the time more than by chance, 40 prompts, 4000 studies."""
+    """Steered and unsteered answers that agree half of the time more than by chance, 40 prompts,
+    4000 studies."""
     rng = RNG(4)
     shared, own, other = rng.random((3, 4000, 40)) < 0.4
     copied = rng.random((4000, 40)) < 0.5
-    p = np.array([mcnemar(*pair) for pair in zip(np.where(copied, shared, own), np.where(copied, shared, other), strict=True)])
+    p = np.array(
+        [
+            mcnemar(*pair)
+            for pair in zip(
+                np.where(copied, shared, own), np.where(copied, shared, other), strict=True
+            )
+        ]
+    )
     for level in (0.01, 0.05, 0.1, 0.2):
         assert (p <= level).mean() <= level
 
@@ -118,16 +142,21 @@ def test_newcombes_interval_holds_the_true_difference_as_often_as_it_says():
     mood = rng.random((3000, 40))  # the same prompt draws both answers
     values, baseline = (mood + rng.normal(0, 0.2, mood.shape) < cut for cut in (0.7, 0.4))
     truth = values.mean() - baseline.mean()
-    ends = np.array([newcombe(v.astype(float), b.astype(float)) for v, b in zip(values, baseline, strict=True)])
+    ends = np.array(
+        [newcombe(v.astype(float), b.astype(float)) for v, b in zip(values, baseline, strict=True)]
+    )
     assert 0.94 <= ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() <= 0.99
 
 
 def test_where_nothing_has_an_effect_one_family_in_twenty_finds_something():
-    """Twenty variants: independent tests, and tests that share their baseline as those of a study do."""
+    """Twenty variants: independent tests, and tests that share their baseline as those of a study
+    do."""
     p = RNG(7).random((4000, 20))
     found = np.mean([min(holm(family)) <= 0.05 for family in p])
     assert 0.04 <= found <= 0.06
     rng = RNG(8)
     answers = (rng.random((400, 21, 60)) < 0.5).astype(float)
-    found = np.mean([min(holm([mcnemar(v, study[0]) for v in study[1:]])) <= 0.05 for study in answers])
+    found = np.mean(
+        [min(holm([mcnemar(v, study[0]) for v in study[1:]])) <= 0.05 for study in answers]
+    )
     assert found <= 0.05

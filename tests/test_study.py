@@ -36,7 +36,9 @@ LENGTH = OfAnswers("length", "", False, lambda answers: [float(len(a.ids)) for a
 
 
 def first_token(runner, programs, prompts):
-    return [row[0].argmax().item() * 1.0 for row in runner.logits([p.text for p in prompts], programs)]
+    return [
+        row[0].argmax().item() * 1.0 for row in runner.logits([p.text for p in prompts], programs)
+    ]
 
 
 FIRST = OfModel("first token", "", False, first_token)
@@ -46,9 +48,15 @@ def study(directions, strengths=(0.5, 2.0), measures=(LENGTH, FIRST)):
     variants = [Variant(BASELINE, Program(), {})]
     for layer in (1, 2, 3):
         own = {Site(layer): directions[Site(layer)]}
-        variants += [Variant(f"add {layer} {s}", add(own, s), {"layer": layer, "strength": s}) for s in strengths]
+        variants += [
+            Variant(f"add {layer} {s}", add(own, s), {"layer": layer, "strength": s})
+            for s in strengths
+        ]
         variants.append(Variant(f"random {layer}", add(random_like(own, 0), 1.0), {}))
-    sets = tuple(PromptSet(name, tuple(map(Prompt, texts))) for name, texts in (("harmful", HARMFUL), ("mixed", MIXED)))
+    sets = tuple(
+        PromptSet(name, tuple(map(Prompt, texts)))
+        for name, texts in (("harmful", HARMFUL), ("mixed", MIXED))
+    )
     return Study(tuple(variants), sets, measures, {}, 6)
 
 
@@ -71,7 +79,9 @@ def folder(tmp_path):
     return open_folder(tmp_path / "study", {}, {})
 
 
-def test_every_cell_has_its_row_and_packed_rows_are_those_of_one_variant_at_a_time(runner, directions, folder):
+def test_every_cell_has_its_row_and_packed_rows_are_those_of_one_variant_at_a_time(
+    runner, directions, folder
+):
     whole = study(directions)
     run(whole, runner.with_batch_size(16), folder)
     rows, answers = lines(folder, "rows.jsonl"), lines(folder, "completions.jsonl")
@@ -81,14 +91,22 @@ def test_every_cell_has_its_row_and_packed_rows_are_those_of_one_variant_at_a_ti
     }
     for variant in whole.variants:
         apart = runner.generate([p for _, p in prompts], variant.programs, 6)
-        together = {(a["set"], a["prompt"]): a["completion"] for a in answers if a["variant"] == variant.name}
+        together = {
+            (a["set"], a["prompt"]): a["completion"]
+            for a in answers
+            if a["variant"] == variant.name
+        }
         assert together == {p: c.text for p, c in zip(prompts, apart, strict=True)}
         for row in (r for r in rows if r["variant"] == variant.name and r["measure"] == "length"):
-            completion = next(c for p, c in zip(prompts, apart, strict=True) if p == (row["set"], row["prompt"]))
+            completion = next(
+                c for p, c in zip(prompts, apart, strict=True) if p == (row["set"], row["prompt"])
+            )
             assert row["value"] == len(completion.ids)
 
 
-def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(runner, directions, folder, monkeypatch):
+def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(
+    runner, directions, folder, monkeypatch
+):
     run(study(directions), runner, folder)
     before, answers = lines(folder, "rows.jsonl"), lines(folder, "completions.jsonl")
     generated = []
@@ -107,7 +125,9 @@ def test_a_second_run_does_nothing_and_a_changed_study_redoes_only_what_changed(
     assert sum(generated) == 3 * len({*HARMFUL, *MIXED})  # strength 3.0 at three layers
     keys = {row["key"] for row in before}
     assert len(keys & {row["key"] for row in lines(folder, "rows.jsonl")}) == len(keys) * 7 // 10
-    assert {row["variant"] for row in lines(folder, "rows.jsonl")} == {v.name for v in changed.variants}
+    assert {row["variant"] for row in lines(folder, "rows.jsonl")} == {
+        v.name for v in changed.variants
+    }
 
     generated.clear()
     run(study(directions), runner, folder)  # the first version again: nothing was lost
@@ -124,32 +144,52 @@ def test_a_renamed_variant_set_or_kind_keeps_its_results(runner, directions, fol
     before = {name: lines(folder, name) for name in ("completions.jsonl", "rows.jsonl")}
     whole = study(directions)
     variants = tuple(replace(v, name=f"new {v.name}") for v in whole.variants)
-    sets = tuple(PromptSet(s.name.upper(), tuple(replace(p, kind="k") for p in s.prompts)) for s in whole.sets)
+    sets = tuple(
+        PromptSet(s.name.upper(), tuple(replace(p, kind="k") for p in s.prompts))
+        for s in whole.sets
+    )
     for verb in ("generate", "logits"):
         monkeypatch.setattr(type(runner), verb, lambda *_, **__: pytest.fail("the model was asked"))
     lengths = replace(LENGTH, values=lambda _: pytest.fail("a value was taken again"))
     run(replace(whole, variants=variants, sets=sets, measures=(lengths, FIRST)), runner, folder)
     for name, rows in before.items():
-        renamed = [row | {"variant": f"new {row['variant']}", "set": row["set"].upper(), "kind": "k"} for row in rows]
-        assert as_set(folder, name) == {json.dumps(without_scores(row), sort_keys=True) for row in renamed}
+        renamed = [
+            row | {"variant": f"new {row['variant']}", "set": row["set"].upper(), "kind": "k"}
+            for row in rows
+        ]
+        assert as_set(folder, name) == {
+            json.dumps(without_scores(row), sort_keys=True) for row in renamed
+        }
 
 
-def test_prompts_of_two_sets_are_answered_and_measured_once(runner, directions, folder, monkeypatch):
+def test_prompts_of_two_sets_are_answered_and_measured_once(
+    runner, directions, folder, monkeypatch
+):
     asked, original = [], type(runner).generate
-    generate = lambda self, prompts, *a, **k: asked.extend(prompts) or original(self, prompts, *a, **k)  # noqa: E731
+    generate = lambda self, prompts, *a, **k: (
+        asked.extend(prompts) or original(self, prompts, *a, **k)
+    )  # noqa: E731
     monkeypatch.setattr(type(runner), "generate", generate)
     judged = []
-    counting = replace(LENGTH, values=lambda answers: judged.extend(answers) or LENGTH.values(answers))
+    counting = replace(
+        LENGTH, values=lambda answers: judged.extend(answers) or LENGTH.values(answers)
+    )
     run(study(directions, measures=(counting,)), runner, folder)
     distinct = {*HARMFUL, *MIXED}
     assert len(asked) == 10 * len(distinct) < 10 * (len(HARMFUL) + len(MIXED))
-    assert len(judged) == len(set(judged)) == len({(a["prompt"], *a["ids"]) for a in lines(folder, "completions.jsonl")})
+    assert (
+        len(judged)
+        == len(set(judged))
+        == len({(a["prompt"], *a["ids"]) for a in lines(folder, "completions.jsonl")})
+    )
     assert len(lines(folder, "rows.jsonl")) == 10 * (len(HARMFUL) + len(MIXED))
 
 
 def test_values_that_could_not_be_had_are_asked_for_again(runner, directions, folder):
     for value, found in ((math.nan, None), (1.0, 1.0)):
-        unsure = OfAnswers("unsure", "", True, lambda answers, value=value: [value for _ in answers])
+        unsure = OfAnswers(
+            "unsure", "", True, lambda answers, value=value: [value for _ in answers]
+        )
         run(study(directions, measures=(unsure,)), runner, folder)
         assert {row["value"] for row in lines(folder, "rows.jsonl")} == {found}
     assert [row["value"] for row in lines(folder, "rows.jsonl")] == [1.0] * 80
@@ -168,18 +208,20 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(runner, directions, fo
     run(study(directions), runner.with_batch_size(16), folder)
     assert sizes[:3] == [16, 8, 4] and max(sizes[3:]) == 4
     assert len(as_set(folder, "completions.jsonl")) == 10 * 8
-    monkeypatch.setattr(type(runner), "generate", lambda self, prompts, *a, **k: small(self, prompts * 9, *a, **k))
+    monkeypatch.setattr(
+        type(runner), "generate", lambda self, prompts, *a, **k: small(self, prompts * 9, *a, **k)
+    )
     with pytest.raises(UserError, match="out of memory with a single prompt"):
         run(study(directions, strengths=(7.0,)), runner.with_batch_size(2), folder)
 
 
 def test_a_second_process_is_kept_out(runner, directions, folder):
-    hold = (
-        "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(timeout=20); print('in', flush=True); input()"
-    )
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(timeout=20); print('in', flush=True); input()"
     command = [sys.executable, "-c", hold, str(folder / ".lock")]
     folder.lock.release()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout.readline() == "in\n"
         with pytest.raises(UserError, match="another process is writing there"):
             run(study(directions), runner, folder)
@@ -216,7 +258,9 @@ def test_kill_9_at_random_moments_loses_repeats_and_tears_nothing(tmp_path):
     script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
     command, pipe = [sys.executable, str(script)], subprocess.PIPE
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment) as parent:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as parent:
 
         def start(name):
             parent.stdin.write(f"{tmp_path / name}\n")
@@ -239,7 +283,9 @@ def test_kill_9_at_random_moments_loses_repeats_and_tears_nothing(tmp_path):
             killed = ended() == -signal.SIGKILL
             kills += killed
             if not killed:
-                (tmp_path / "killed" / "rows.jsonl").unlink()  # it was finished: measure it all again
+                (
+                    tmp_path / "killed" / "rows.jsonl"
+                ).unlink()  # it was finished: measure it all again
         start("killed")
         assert ended() == 0
         parent.stdin.close()

@@ -1,4 +1,5 @@
-"""A dry run tells what a study then takes; pages, comparisons and judgements are made from what lies in a run's folder."""
+"""A dry run tells what a study then takes; pages, comparisons and judgements are made from what
+lies in a run's folder."""
 
 from __future__ import annotations
 
@@ -130,16 +131,38 @@ def test_two_studies_are_compared(study, capsys):
 
 @pytest.mark.slow
 def test_a_refusal_run_can_be_used_by_the_other_verbs(study, folder, tmp_path):
-    small = ["--tune-prompts", 1, "--max-broken", 1, "--max-drift", 100, "--max-new-tokens", 3, "--out", tmp_path / "run"]
+    small = [
+        "--tune-prompts",
+        1,
+        "--max-broken",
+        1,
+        "--max-drift",
+        100,
+        "--max-new-tokens",
+        3,
+        "--out",
+        tmp_path / "run",
+    ]
     prompts = ["--harmful", tmp_path / "harmful.jsonl", "--harmless", tmp_path / "harmless.jsonl"]
     nnsteer("recipe", "refusal", "--model", folder, *prompts, *small)
     (tmp_path / "run" / "report.html").unlink()
     nnsteer("report", tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "completions.jsonl").read_text().splitlines()
+    ]
     own = [row for row in rows if row["variant"] == "conditional"]
     programs = ["--programs", tmp_path / "run", "--variant", "conditional", "--model", folder]
-    nnsteer("generate", *(row["prompt"] for row in own), *programs, "--max-new-tokens", 3, "--out", tmp_path / "again.jsonl")
+    nnsteer(
+        "generate",
+        *(row["prompt"] for row in own),
+        *programs,
+        "--max-new-tokens",
+        3,
+        "--out",
+        tmp_path / "again.jsonl",
+    )
     again = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert [row["steered"] for row in again] == [row["completion"] for row in own]
 
@@ -151,9 +174,20 @@ def endpoint():
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][
+                0
+            ]["content"]
             asked.append(question)
-            reply = {"choices": [{"message": {"role": "assistant", "content": "yes" if len(question) > 12 else "no"}}]}
+            reply = {
+                "choices": [
+                    {
+                        "message": {
+                            "role": "assistant",
+                            "content": "yes" if len(question) > 12 else "no",
+                        }
+                    }
+                ]
+            }
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(reply).encode())
@@ -170,13 +204,22 @@ def endpoint():
 
 def test_a_judge_judges_the_answers_of_a_run_once(endpoint, tmp_path, capsys):
     url, asked = endpoint
-    (tmp_path / "judge.toml").write_text(f'url = "{url}"\nmodel = "m"\nscale = "yes-no"\nrubric = "Q: {{answer}}"\n')
+    (tmp_path / "judge.toml").write_text(
+        f'url = "{url}"\nmodel = "m"\nscale = "yes-no"\nrubric = "Q: {{answer}}"\n'
+    )
     texts = ["a long answer", "short", "short", "another long one"]
     place = {"variant": "v", "set": "harmful test", "kind": "", "sample": 0}
-    rows = [place | {"key": f"k{i}", "prompt": f"p{i}", "completion": text} for i, text in enumerate(texts)]
+    rows = [
+        place | {"key": f"k{i}", "prompt": f"p{i}", "completion": text}
+        for i, text in enumerate(texts)
+    ]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run" / "completions.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     for _ in range(2):
         nnsteer("judge", tmp_path / "run", "--judge", tmp_path / "judge.toml")
-        assert re.search(r"v +harmful test +50\.0 % +\[15\.0, 85\.0\] +4 +0", capsys.readouterr().out)
+        assert re.search(
+            r"v +harmful test +50\.0 % +\[15\.0, 85\.0\] +4 +0", capsys.readouterr().out
+        )
         assert len(asked) == 4

@@ -29,17 +29,35 @@ TRAP = "add layer=2 strength=2.0"  # refuses most, and drifts too far
 
 
 def synthetic(path, prompts=40, layers=LAYERS, strengths=STRENGTHS, seed=0):
-    """A study's folder. Refusal of harmful prompts rises with the strength at layer 2 alone; strength 2 drifts too far; random
-    controls do nothing; a few judgements failed."""
+    """A study's folder. Refusal of harmful prompts rises with the strength at layer 2 alone;
+    strength 2 drifts too far; random controls do nothing; a few judgements failed."""
     rng, folder = np.random.default_rng(seed), Folder(path)
     path.mkdir(parents=True, exist_ok=True)
     grid = [(layer, strength) for layer in layers for strength in strengths]
     variants = [{"name": "baseline", "axes": {}, "program": "nothing"}]
     for layer, strength in grid:
-        axes = {"op": "add", "layer": layer, "strength": strength, "span": "all", "method": "mean_difference"}
+        axes = {
+            "op": "add",
+            "layer": layer,
+            "strength": strength,
+            "span": "all",
+            "method": "mean_difference",
+        }
         name = f"add layer={layer} strength={strength}"
-        variants.append({"name": name, "axes": axes, "program": f"add {strength} x harm | block_out {layer}, all | always"})
-        variants.append({"name": f"random, {name}", "axes": {}, "program": f"add {strength} x random | block_out {layer}"})
+        variants.append(
+            {
+                "name": name,
+                "axes": axes,
+                "program": f"add {strength} x harm | block_out {layer}, all | always",
+            }
+        )
+        variants.append(
+            {
+                "name": f"random, {name}",
+                "axes": {},
+                "program": f"add {strength} x random | block_out {layer}",
+            }
+        )
     study = {
         "baseline": "baseline", "variants": variants, "sets": [{"name": side, "n": prompts} for side in SIDES],
         "controls": {v["name"]: f"random, {v['name']}" for v in variants if v["axes"]},
@@ -48,30 +66,67 @@ def synthetic(path, prompts=40, layers=LAYERS, strengths=STRENGTHS, seed=0):
         "recommend": {"effect": "refusal", "on": "harmful", "drift": "kl", "drift_on": "harmless", "limit": 0.5},
         "planes": {"harm": "plane_1.json"}, "scores": {"dangerous": "condition_1.json"},
     }  # fmt: skip
-    asked = [(side, f"{side} request {i}: how do I open the lock <b>numbered</b> {i}?") for side in SIDES for i in range(prompts)]
+    asked = [
+        (side, f"{side} request {i}: how do I open the lock <b>numbered</b> {i}?")
+        for side in SIDES
+        for i in range(prompts)
+    ]
     mood = {prompt: rng.random() for _, prompt in asked}
-    score = {prompt: float(rng.normal(0.3 if side == "harmful" else -0.1, 0.2)) for side, prompt in asked}
+    score = {
+        prompt: float(rng.normal(0.3 if side == "harmful" else -0.1, 0.2)) for side, prompt in asked
+    }
     rows, completions = [], []
     for variant in variants:
         layer, strength = variant["axes"].get("layer"), variant["axes"].get("strength", 0)
         for side, prompt in asked:
             push = 0.45 * strength if layer == "2" and side == "harmful" else 0.0
             refused = float(mood[prompt] < (0.4 if side == "harmful" else 0.03) + push)
-            kl = 0.0 if variant["name"] == "baseline" else float(rng.gamma(2, 0.08 * (strength or 1) ** 2.2))
+            kl = (
+                0.0
+                if variant["name"] == "baseline"
+                else float(rng.gamma(2, 0.08 * (strength or 1) ** 2.2))
+            )
             failed = side == "harmless" and rng.random() < 0.01
-            at = {"key": str(len(completions)), "variant": variant["name"], "set": side, "kind": "locks", "prompt": prompt}
-            text = "I can't help with that." if refused else f"First, take a & b, then <i>turn</i> them {round(kl, 1)} times."
+            at = {
+                "key": str(len(completions)),
+                "variant": variant["name"],
+                "set": side,
+                "kind": "locks",
+                "prompt": prompt,
+            }
+            text = (
+                "I can't help with that."
+                if refused
+                else f"First, take a & b, then <i>turn</i> them {round(kl, 1)} times."
+            )
             scores = [score[prompt]] if layer else []
-            completions.append({**at, "completion": text, "scores": scores, "fired": [s > 0.1 for s in scores]})
+            completions.append(
+                {**at, "completion": text, "scores": scores, "fired": [s > 0.1 for s in scores]}
+            )
             rows.append({**at, "measure": "refusal", "value": None if failed else refused})
             rows.append({**at, "measure": "kl", "value": kl})
     folder.write_json("study.json", study)
-    command = ["/home/me/nnsteer/nnsteer/study/__main__.py", "layers and strengths.toml", "--out", "runs/layers"]
+    command = [
+        "/home/me/nnsteer/nnsteer/study/__main__.py",
+        "layers and strengths.toml",
+        "--out",
+        "runs/layers",
+    ]
     model = {"name": "nnsteer:organism", "revision": None, "weights": "0123"}
-    folder.write_json("config.json", {"settings": {"seed": 0}, "command": command, "versions": {"torch": "2.13"}, "model": model})
+    folder.write_json(
+        "config.json",
+        {
+            "settings": {"seed": 0},
+            "command": command,
+            "versions": {"torch": "2.13"},
+            "model": model,
+        },
+    )
     folder.append("rows.jsonl", rows)
     folder.append("completions.jsonl", completions)
-    points = np.concatenate([rng.normal((2, 0), 1, (prompts, 2)), rng.normal((-2, 0), 1, (prompts, 2))])
+    points = np.concatenate(
+        [rng.normal((2, 0), 1, (prompts, 2)), rng.normal((-2, 0), 1, (prompts, 2))]
+    )
     labels = [side for side in SIDES for _ in range(prompts)]
     plane = {layer: {"points": points.tolist(), "shares": [0.6, 0.2]} for layer in layers}
     folder.write_json("plane_1.json", {"read": "prompt", "labels": labels, "layers": plane})
@@ -84,7 +139,11 @@ def synthetic(path, prompts=40, layers=LAYERS, strengths=STRENGTHS, seed=0):
 
 
 def cell_of(summary, variant, side, measure):
-    (cell,) = (c for c in summary["cells"] if (c["variant"], c["set"], c["measure"]) == (variant, side, measure))
+    (cell,) = (
+        c
+        for c in summary["cells"]
+        if (c["variant"], c["set"], c["measure"]) == (variant, side, measure)
+    )
     return cell
 
 
@@ -101,14 +160,20 @@ def summary(done):
 
 
 def test_the_summary_holds_every_cell_and_counts_what_failed(done, summary):
-    assert len(summary["cells"]) == 19 * 2 * 2 and summary["rows"] == {"there": 19 * 80 * 2, "expected": 19 * 80 * 2}
+    assert len(summary["cells"]) == 19 * 2 * 2 and summary["rows"] == {
+        "there": 19 * 80 * 2,
+        "expected": 19 * 80 * 2,
+    }
     rows = done.read_lines("rows.jsonl")
     for cell in summary["cells"]:
         names = ("variant", "set", "measure")
         own = [r["value"] for r in rows if all(r[name] == cell[name] for name in names)]
         kept = [value for value in own if value is not None]
         assert (cell["n"], cell["failed"]) == (len(kept), len(own) - len(kept))
-        assert cell["value"] == pytest.approx(np.mean(kept)) and cell["low"] <= cell["value"] <= cell["high"]
+        assert (
+            cell["value"] == pytest.approx(np.mean(kept))
+            and cell["low"] <= cell["value"] <= cell["high"]
+        )
     assert any(cell["failed"] for cell in summary["cells"])
     assert "NaN" not in (done / "summary.json").read_text()
 
@@ -129,13 +194,23 @@ def test_an_effect_is_found_where_it_is_and_nowhere_else(summary):
 
 def test_the_recommended_variant_has_the_most_effect_within_the_limit(done, summary):
     best = summary["recommended"]
-    assert best["variant"] == GOOD and best["why"].startswith("6 of 9 variants keep kl on harmless at or under 0.5.")
+    assert best["variant"] == GOOD and best["why"].startswith(
+        "6 of 9 variants keep kl on harmless at or under 0.5."
+    )
     assert "Against its random control: +4" in best["why"]
-    assert cell_of(summary, TRAP, "harmful", "refusal")["value"] > cell_of(summary, GOOD, "harmful", "refusal")["value"]
-    for change, expected in (({"limit": 0.0}, None), ({"limit": 9}, TRAP), ({"prefer": "lower"}, "add layer=1 strength=0.5")):
+    assert (
+        cell_of(summary, TRAP, "harmful", "refusal")["value"]
+        > cell_of(summary, GOOD, "harmful", "refusal")["value"]
+    )
+    for change, expected in (
+        ({"limit": 0.0}, None),
+        ({"limit": 9}, TRAP),
+        ({"prefer": "lower"}, "add layer=1 strength=0.5"),
+    ):
         assert wished(done, change)["recommended"]["variant"] == expected
     with pytest.raises(
-        UserError, match="recommend: bleu on harmful is not in this study; it has refusal, kl on harmful, harmless"
+        UserError,
+        match="recommend: bleu on harmful is not in this study; it has refusal, kl on harmful, harmless",
     ):
         wished(done, {"effect": "bleu"})
 
@@ -143,7 +218,9 @@ def test_the_recommended_variant_has_the_most_effect_within_the_limit(done, summ
 def wished(folder, change):
     """The summary when something else is to be recommended."""
     results = read(folder)
-    return summarise(replace(results, study=results.study | {"recommend": results.study["recommend"] | change}))
+    return summarise(
+        replace(results, study=results.study | {"recommend": results.study["recommend"] | change})
+    )
 
 
 def test_the_condition_is_judged_by_its_scores(done, summary):
@@ -152,20 +229,36 @@ def test_the_condition_is_judged_by_its_scores(done, summary):
     wins = np.mean([h > o for h in sides["harmful"] for o in sides["harmless"]])
     found = summary["conditions"]["dangerous"]["test"]
     assert found["auc"] == pytest.approx(wins)
-    assert found["fires"]["positive"]["value"] == pytest.approx(np.mean(np.array(sides["harmful"]) > 0.1))
+    assert found["fires"]["positive"]["value"] == pytest.approx(
+        np.mean(np.array(sides["harmful"]) > 0.1)
+    )
     reverse = condition(read(done).conditions["dangerous"] | {"fires_when": "below"}, "test")
     assert reverse["auc"] == pytest.approx(1 - wins)
-    assert reverse["fires"]["positive"]["value"] == pytest.approx(1 - found["fires"]["positive"]["value"])
+    assert reverse["fires"]["positive"]["value"] == pytest.approx(
+        1 - found["fires"]["positive"]["value"]
+    )
 
 
 def test_the_figures_are_there_twice_and_fit_a_phone(done):
     names = {p.stem for p in (done / "figures").glob("*.png")}
-    panels = {f"{kind}-{measure}-{side}" for kind in ("heat", "dose") for measure in ("refusal", "kl") for side in SIDES}
-    assert names == panels | {"trade-off", "condition-dangerous-scores", "condition-dangerous-roc", "activations-harm"}
+    panels = {
+        f"{kind}-{measure}-{side}"
+        for kind in ("heat", "dose")
+        for measure in ("refusal", "kl")
+        for side in SIDES
+    }
+    assert names == panels | {
+        "trade-off",
+        "condition-dangerous-scores",
+        "condition-dangerous-roc",
+        "activations-harm",
+    }
     assert names == {p.stem for p in (done / "figures").glob("*.pdf")}
     for name in names:
         with Image.open(done / "figures" / f"{name}.png") as image:
-            assert image.width == 720  # 3.6 inches: 9 points are 11 pixels high on a phone 360 pixels wide
+            assert (
+                image.width == 720
+            )  # 3.6 inches: 9 points are 11 pixels high on a phone 360 pixels wide
 
 
 def test_the_page_stands_alone_and_escapes_what_models_write(done):
@@ -174,18 +267,25 @@ def test_the_page_stands_alone_and_escapes_what_models_write(done):
     assert not re.search(r"""(src|href)=["']?(https?:|//)""", page)
     for link in re.findall(r'href="([^"#]+)"', page):
         assert (done / link).exists()
-    assert page.count("<tr data-kind") == 80 and "<i>turn</i>" not in page and "<b>numbered</b>" not in page
+    assert (
+        page.count("<tr data-kind") == 80
+        and "<i>turn</i>" not in page
+        and "<b>numbered</b>" not in page
+    )
     assert "python -m nnsteer.study &#39;layers and strengths.toml&#39; --out runs/layers" in page
     assert page.count("as baseline, word for word") > 500
 
 
 def test_an_answer_that_is_a_script_is_shown_and_not_run(done, tmp_path):
-    """Nor is one that tries to end the page's own script, or to open a tag in a prompt or a variant's name."""
+    """Nor is one that tries to end the page's own script, or to open a tag in a prompt or a
+    variant's name."""
     evil = "</p></td></table></script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
     folder = Folder(tmp_path)
     shutil.copytree(done.path, tmp_path, dirs_exist_ok=True)
     rows = done.read_lines("completions.jsonl")
-    folder.write_lines("completions.jsonl", [row | {"completion": evil, "kind": "<script>"} for row in rows])
+    folder.write_lines(
+        "completions.jsonl", [row | {"completion": evil, "kind": "<script>"} for row in rows]
+    )
     write(folder)
     page = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;document.title" in page and "harmful: &lt;script&gt;" in page
@@ -198,14 +298,21 @@ def test_an_answer_that_is_a_script_is_shown_and_not_run(done, tmp_path):
 def test_the_page_opens_with_what_was_found_and_breaks_no_interval(done):
     page = (done / "report.html").read_text()
     lead = re.sub(r"<[^>]+>", "", re.search(r'<p class="lead">(.*?)</p>', page, re.S)[1])
-    assert lead.startswith(f"Of 9 ways to steer, {GOOD} raised refusal on harmful from 35.0 % to 80.0 %")
+    assert lead.startswith(
+        f"Of 9 ways to steer, {GOOD} raised refusal on harmful from 35.0 % to 80.0 %"
+    )
     cells = re.findall(r"<td>([^\n]*?)</td>", page)
     intervals = [cell for cell in cells if re.search(r"\[-?[\d.]+, ", cell)]
     assert len(intervals) > 50 and all('<span class="whole">[' in cell for cell in intervals)
 
 
 def test_the_page_of_ten_thousand_answers_stays_small(tmp_path):
-    folder = synthetic(tmp_path / "large", prompts=102, layers=[str(i) for i in range(6)], strengths=(0.5, 1, 1.5, 2))
+    folder = synthetic(
+        tmp_path / "large",
+        prompts=102,
+        layers=[str(i) for i in range(6)],
+        strengths=(0.5, 1, 1.5, 2),
+    )
     study = folder.read_json("study.json")
     folder.write_json("study.json", study | {"measures": study["measures"][:1], "recommend": None})
     write(folder)
@@ -217,7 +324,8 @@ def test_the_page_of_ten_thousand_answers_stays_small(tmp_path):
 
 
 def test_a_study_without_a_grid_or_answers_has_a_page_too(done, tmp_path):
-    """Named variants, values alone, half of them: neither doses nor layers, no completions, no recommendation."""
+    """Named variants, values alone, half of them: neither doses nor layers, no completions, no
+    recommendation."""
     folder = Folder(tmp_path)
     study = done.read_json("study.json")
     for i, variant in enumerate(study["variants"]):
@@ -235,7 +343,8 @@ def test_a_study_without_a_grid_or_answers_has_a_page_too(done, tmp_path):
 
 
 def test_a_prompt_that_is_sampled_counts_once_with_the_mean_of_its_samples(done, tmp_path):
-    """Twice the same answers: the same estimates. Shares have a bootstrap's interval, not Wilson's."""
+    """Twice the same answers: the same estimates. Shares have a bootstrap's interval, not
+    Wilson's."""
     folder = Folder(tmp_path)
     for name in ("study.json", "condition_1.json", "plane_1.json"):
         folder.write_json(name, done.read_json(name))
@@ -265,7 +374,10 @@ def test_the_page_is_that_of_the_recipe_that_the_folder_names(tmp_path, monkeypa
         ({"settings": {}}, "holds a run of an earlier version"),
     ):
         folder.write_json("config.json", config)
-        with pytest.raises(UserError, match=f"{says}.*; give the folder of a study, or of a finished run of refusal"):
+        with pytest.raises(
+            UserError,
+            match=f"{says}.*; give the folder of a study, or of a finished run of refusal",
+        ):
             report.write(folder)
 
 
@@ -275,40 +387,68 @@ def test_layers_stand_in_the_order_of_their_numbers():
 
 
 def test_the_command_is_shown_as_it_is_typed():
-    assert repeated(["/home/nnsteer/nnsteer/study/__main__.py", "a b.toml"]) == "python -m nnsteer.study 'a b.toml'"
+    assert (
+        repeated(["/home/nnsteer/nnsteer/study/__main__.py", "a b.toml"])
+        == "python -m nnsteer.study 'a b.toml'"
+    )
     assert repeated(["/usr/bin/nnsteer-study", "x.toml"]) == "nnsteer-study x.toml"
 
 
 def opened(page, view, tmp_path):
     """The page's body after its script has run, and what was said on the console."""
-    where = [f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", "--dump-dom", f"{page.as_uri()}#{view}"]
+    where = [
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        f"{page.as_uri()}#{view}",
+    ]
     ran = subprocess.run([CHROMIUM, *QUIET, *where], capture_output=True, text=True, timeout=120)
     return ran.stdout, [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_filters_the_answers_without_an_error_or_a_request(done, tmp_path):
-    """The page's own policy forbids every request; a violation would be said on the console, as the last page shows."""
+    """The page's own policy forbids every request; a violation would be said on the console, as the
+    last page shows."""
     view = "text=request+3&kind=harmful&variant=" + GOOD.replace(" ", "+").replace("=", "%3D")
     page, said = opened(done / "report.html", view, tmp_path / "profile")
-    shown = [d for d in re.findall(r"<tr data-kind=.*?</tr>", page, re.S) if " hidden" not in d.split(">")[0]]
+    shown = [
+        d
+        for d in re.findall(r"<tr data-kind=.*?</tr>", page, re.S)
+        if " hidden" not in d.split(">")[0]
+    ]
     assert said == [] and "11 of 80 prompts" in page
     assert len(shown) == 11 and all("harmful request 3" in d for d in shown)
-    heads = re.findall(r"<th([^>]*)>([^<]*)</th>", re.search(r'<table id="answers">.*?</thead>', page, re.S)[0])
-    assert [name for hidden, name in heads if "hidden" not in hidden] == ["prompt", "baseline", GOOD]
+    heads = re.findall(
+        r"<th([^>]*)>([^<]*)</th>", re.search(r'<table id="answers">.*?</thead>', page, re.S)[0]
+    )
+    assert [name for hidden, name in heads if "hidden" not in hidden] == [
+        "prompt",
+        "baseline",
+        GOOD,
+    ]
     for row in shown:
         assert len([cell for cell in re.findall(r"<td[^>]*>", row) if "hidden" not in cell]) == 3
     leaky = tmp_path / "leaky.html"
-    leaky.write_text((done / "report.html").read_text().replace("<h1>", '<img src="https://example.com/a.png"><h1>'))
-    assert any("Content Security Policy" in line for line in opened(leaky, "", tmp_path / "profile")[1])
+    leaky.write_text(
+        (done / "report.html")
+        .read_text()
+        .replace("<h1>", '<img src="https://example.com/a.png"><h1>')
+    )
+    assert any(
+        "Content Security Policy" in line for line in opened(leaky, "", tmp_path / "profile")[1]
+    )
 
 
 def test_two_studies_are_compared_prompt_by_prompt(done, tmp_path, capsys):
-    """b is a with another seed, five prompts fewer, another program, and every refusal of one variant taken away."""
+    """b is a with another seed, five prompts fewer, another program, and every refusal of one
+    variant taken away."""
     other = Folder(tmp_path / "other")
     shutil.copytree(done.path, other.path)
     rows = [
-        r for r in other.read_lines("rows.jsonl") if not re.match(r"harmful request \d:", r["prompt"]) and r["variant"] != TRAP
+        r
+        for r in other.read_lines("rows.jsonl")
+        if not re.match(r"harmful request \d:", r["prompt"]) and r["variant"] != TRAP
     ]
     for row in rows:
         if (row["variant"], row["measure"], row["value"]) == (GOOD, "refusal", 1):
@@ -323,11 +463,20 @@ def test_two_studies_are_compared_prompt_by_prompt(done, tmp_path, capsys):
     assert found["settings"]["settings: seed"] == (0, 1)
     assert {variant for variant, _, _ in found["only_a"]} == {TRAP} and found["only_b"] == []
     changed = [c for c in found["cells"] if c["difference"]["p_holm"] < 0.05]
-    assert [(c["variant"], c["set"], c["measure"]) for c in changed] == [(GOOD, "harmful", "refusal")]
-    assert changed[0]["difference"]["n"] == 30 and changed[0]["b"]["value"] == 0 and changed[0]["difference"]["value"] < -0.5
+    assert [(c["variant"], c["set"], c["measure"]) for c in changed] == [
+        (GOOD, "harmful", "refusal")
+    ]
+    assert (
+        changed[0]["difference"]["n"] == 30
+        and changed[0]["b"]["value"] == 0
+        and changed[0]["difference"]["value"] < -0.5
+    )
     assert "settings: seed" in capsys.readouterr().out
     page = (tmp_path / "compare.html").read_text()
-    assert page.count("<tr") == 2 + 2 + sum(not c["same"] for c in found["cells"]) and page.count('<tr class="marked"') == 1
+    assert (
+        page.count("<tr") == 2 + 2 + sum(not c["same"] for c in found["cells"])
+        and page.count('<tr class="marked"') == 1
+    )
     with pytest.raises(UserError, match="have no variant, set and measure in common"):
         other.write_lines("rows.jsonl", [])
         compare(done, other)

@@ -1,4 +1,5 @@
-"""What the skills recipe counts with, worked by hand; its programs' identities; and its documents."""
+"""What the skills recipe counts with, worked by hand; its programs' identities; and its
+documents."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def test_places_are_walked_side_by_side_and_each_at_its_own_pace():
 
 def trade_off(skill, retained, coefficients=None, tokens=100):
     """Both domains' accuracies in percent, of one document of 100 tokens each."""
-    counts = [Counts(np.full((len(row), 1), tokens), np.array(row)[:, None]) for row in (skill, retained)]
+    counts = [
+        Counts(np.full((len(row), 1), tokens), np.array(row)[:, None]) for row in (skill, retained)
+    ]
     return TradeOff(tuple(coefficients or range(len(skill))), *counts)
 
 
@@ -60,7 +63,9 @@ def test_T_and_gap_are_those_worked_by_hand():
     one = trade_off([80, 76, 64, 40, 4], [50, 50, 45, 30, 5], [0, 0.5, 1, 2, 4])
     # relative skill 1, .95, .8, .5, .05; relative rest 1, 1, .9, .6, .1
     both = one.skill.relative(), one.retained.relative()
-    assert both[0] == pytest.approx([1, 0.95, 0.8, 0.5, 0.05]) and both[1] == pytest.approx([1, 1, 0.9, 0.6, 0.1])
+    assert both[0] == pytest.approx([1, 0.95, 0.8, 0.5, 0.05]) and both[1] == pytest.approx(
+        [1, 1, 0.9, 0.6, 0.1]
+    )
     assert kept_at(0.9)(*both) == pytest.approx(1 - 0.1 / 3)  # a third of the way from .95 to .8
     assert kept_at(0.8)(*both) == pytest.approx(0.9)
     assert kept_at(0.5)(*both) == pytest.approx(0.6)
@@ -72,7 +77,9 @@ def test_the_first_fall_counts_and_a_skill_that_never_falls_so_far_has_no_value(
     dips = trade_off([100, 80, 100, 60], [100, 90, 100, 20])
     assert dips.at(0.9).retained == pytest.approx(0.95)
     never = trade_off([100, 95, 91], [100, 99, 80])
-    assert np.isnan(never.at(0.9)).all() and np.isnan(kept_at(0.9)(never.skill.relative(), never.retained.relative()))
+    assert np.isnan(never.at(0.9)).all() and np.isnan(
+        kept_at(0.9)(never.skill.relative(), never.retained.relative())
+    )
     assert gap(never.skill.relative(), never.retained.relative()) == pytest.approx(0.04)
     worse = trade_off([100, 90, 50], [100, 40, 10])
     assert gap(worse.skill.relative(), worse.retained.relative()) == 0.0
@@ -81,7 +88,9 @@ def test_the_first_fall_counts_and_a_skill_that_never_falls_so_far_has_no_value(
 def test_V6_accuracy_weighs_documents_by_their_tokens():
     counts = Counts(np.array([[10, 30], [10, 30]]), np.array([[10, 0], [5, 15]]))
     assert counts.accuracy() == pytest.approx([10 / 40, 20 / 40])
-    assert counts.accuracy(np.array([[0, 0], [1, 1]])) == pytest.approx(np.array([[1.0, 0.5], [0.0, 0.5]]))
+    assert counts.accuracy(np.array([[0, 0], [1, 1]])) == pytest.approx(
+        np.array([[1.0, 0.5], [0.0, 0.5]])
+    )
     assert np.isnan(counts.relative(np.array([1, 1]))).all()  # nothing right without steering
 
 
@@ -98,7 +107,10 @@ def test_intervals_are_those_of_documents_drawn_anew():
     values = []
     for _ in range(4000):
         s, r = rng.integers(0, 40, 40), rng.integers(0, 30, 30)
-        share = [(t.right[:, d].sum(1) / t.tokens[:, d].sum(1)) for t, d in ((one.skill, s), (one.retained, r))]
+        share = [
+            (t.right[:, d].sum(1) / t.tokens[:, d].sum(1))
+            for t, d in ((one.skill, s), (one.retained, r))
+        ]
         skill, rest = (x / x[0] for x in share)
         at = next(i for i in range(3) if skill[i] <= 0.9)
         values.append(np.interp(0.9, [skill[at], skill[at - 1]], [rest[at], rest[at - 1]]))
@@ -145,7 +157,9 @@ def test_V2_the_difference_is_one_mean_added_and_the_other_taken_away(plain, dir
     assert close(logits(plain, at(directions, (1,), 1.7)), logits(plain, apart))
 
 
-def test_V3_adding_at_a_blocks_output_is_a_bias_of_its_mlp_and_adding_at_the_next_input(plain, directions):
+def test_V3_adding_at_a_blocks_output_is_a_bias_of_its_mlp_and_adding_at_the_next_input(
+    plain, directions
+):
     steered = logits(plain, at(directions, (1,), 1.3))
     vector = directions[Site(1)].vector * 1.3
     after = Site(2, "block_in")
@@ -159,20 +173,32 @@ def test_V3_adding_at_a_blocks_output_is_a_bias_of_its_mlp_and_adding_at_the_nex
 
 
 def test_hits_are_transformers_own_top_1_and_top_10(plain, directions):
-    block, vector = plain.hf.get_submodule(f"{plain.layout.blocks}.2"), directions[Site(2)].vector * 0.5
+    block, vector = (
+        plain.hf.get_submodule(f"{plain.layout.blocks}.2"),
+        directions[Site(2)].vector * 0.5,
+    )
     texts = [Prompt(text) for text in MIXED]
     found = hits(12).values(plain, [at(directions, (2,), 0.5)] * len(texts), texts)
 
     def steered(*seen):
-        return (seen[-1][0] + vector, *seen[-1][1:]) if isinstance(seen[-1], tuple) else seen[-1] + vector
+        return (
+            (seen[-1][0] + vector, *seen[-1][1:])
+            if isinstance(seen[-1], tuple)
+            else seen[-1] + vector
+        )
 
     for text, own in zip(texts, found, strict=True):
         ids = plain.chat.tokenizer(text.text)["input_ids"][:12]
         handle = block.register_forward_hook(steered)
         with torch.no_grad():
-            ranks = plain.hf(torch.tensor([ids])).logits[0, :-1].argsort(-1, descending=True).tolist()
+            ranks = (
+                plain.hf(torch.tensor([ids])).logits[0, :-1].argsort(-1, descending=True).tolist()
+            )
         handle.remove()
-        right = [sum(token in rank[:k] for rank, token in zip(ranks, ids[1:], strict=True)) for k in (1, 10)]
+        right = [
+            sum(token in rank[:k] for rank, token in zip(ranks, ids[1:], strict=True))
+            for k in (1, 10)
+        ]
         assert own == {"tokens": len(ids) - 1, "top1": right[0], "top10": right[1]}
 
 
@@ -182,14 +208,20 @@ def test_hits_are_transformers_own_top_1_and_top_10(plain, directions):
 def test_no_document_of_the_library_is_in_two_parts():
     for read in (documents.code, documents.prose):
         parts = [read(part) for part in documents.PARTS]
-        assert all(len(texts) > 200 for texts in parts) and len(set().union(*parts)) == sum(map(len, parts))
+        assert all(len(texts) > 200 for texts in parts) and len(set().union(*parts)) == sum(
+            map(len, parts)
+        )
 
 
 def test_the_librarys_parts_are_the_splits_in_an_order_drawn_by_the_seed():
     splits = load_documents(["nnsteer:code"], (30, 20, 10), 0)
     assert [len(part) for part in (splits.fit, splits.tune, splits.test)] == [30, 20, 10]
     assert {d.text for d in splits.tune} <= set(documents.code("tune"))
-    assert load_documents(["nnsteer:code"], (30, 20, 10), 1) != splits == load_documents(["nnsteer:code"], (30, 20, 10), 0)
+    assert (
+        load_documents(["nnsteer:code"], (30, 20, 10), 1)
+        != splits
+        == load_documents(["nnsteer:code"], (30, 20, 10), 0)
+    )
 
 
 def jsonl(path, rows):
@@ -198,9 +230,17 @@ def jsonl(path, rows):
 
 
 def test_two_sources_are_one_to_fit_on_and_one_to_tune_and_test_on(tmp_path):
-    a = jsonl(tmp_path / "a.jsonl", [{"body": f"fit {i}", "meta": {"set": "x" if i % 2 else "y"}} for i in range(20)])
-    b = jsonl(tmp_path / "b.jsonl", [{"body": f"held {i}"} for i in range(12)] + [{"body": "fit 1"}, {"body": " "}])
-    splits = load_documents([f"{a},column=body,where=meta.set=x", f"{b},column=body"], (50, 10, 20), 0)
+    a = jsonl(
+        tmp_path / "a.jsonl",
+        [{"body": f"fit {i}", "meta": {"set": "x" if i % 2 else "y"}} for i in range(20)],
+    )
+    b = jsonl(
+        tmp_path / "b.jsonl",
+        [{"body": f"held {i}"} for i in range(12)] + [{"body": "fit 1"}, {"body": " "}],
+    )
+    splits = load_documents(
+        [f"{a},column=body,where=meta.set=x", f"{b},column=body"], (50, 10, 20), 0
+    )
     assert {d.text for d in splits.fit} == {f"fit {i}" for i in range(1, 20, 2)}
     assert (len(splits.tune), len(splits.test)) == (4, 8)
     assert {d.text for d in (*splits.tune, *splits.test)} == {
@@ -211,7 +251,10 @@ def test_two_sources_are_one_to_fit_on_and_one_to_tune_and_test_on(tmp_path):
 
 
 def test_a_hub_dataset_is_streamed_filtered_and_divided(tmp_path, monkeypatch):
-    rows = [{"text": f"document {i}", "meta": {"pile_set_name": "Github" if i % 4 == 0 else "Books3"}} for i in range(400)]
+    rows = [
+        {"text": f"document {i}", "meta": {"pile_set_name": "Github" if i % 4 == 0 else "Books3"}}
+        for i in range(400)
+    ]
     file, asked, read_one = jsonl(tmp_path / "pile.jsonl", rows), [], datasets.load_dataset
 
     def fake(name, revision, split, streaming):
@@ -222,8 +265,12 @@ def test_a_hub_dataset_is_streamed_filtered_and_divided(tmp_path, monkeypatch):
     source = "org/pile@abc,column=text,split=validation,where=meta.pile_set_name=Github"
     splits = load_documents([source], (10, 5, 7), 13)
     assert asked == [("org/pile", "abc", "validation", True)]
-    parts = [[int(d.text.split()[1]) for d in part] for part in (splits.fit, splits.tune, splits.test)]
-    assert [len(part) for part in parts] == [10, 5, 7] and len({i for part in parts for i in part}) == 22
+    parts = [
+        [int(d.text.split()[1]) for d in part] for part in (splits.fit, splits.tune, splits.test)
+    ]
+    assert [len(part) for part in parts] == [10, 5, 7] and len(
+        {i for part in parts for i in part}
+    ) == 22
     assert all(i % 4 == 0 for part in parts for i in part) and parts[0] != sorted(parts[0])
     with pytest.raises(UserError, match=r"no column meta\.name \(columns: text, meta\)"):
         load_documents(["org/pile@abc,column=text,where=meta.name=Github"], (1, 1, 1), 0)

@@ -1,4 +1,5 @@
-"""Makes the environments of the peers, some 200 MB each: they stand on this one's packages and bring what clashes with it.
+"""Makes the environments of the peers, some 200 MB each: they stand on this one's packages and
+bring what clashes with it.
 
 python -m benchmarks.peers [NAME ...]
 """
@@ -22,7 +23,19 @@ def install(name: str) -> None:
     with open(f"{theirs}/ours.pth", "w", encoding="utf-8") as file:
         file.write(sysconfig.get_path("purelib") + "\n")
     same = f"torch=={version('torch')}"  # so that it is not brought again
-    subprocess.run([python_of(name), "-m", "pip", "install", "--quiet", "--no-warn-conflicts", same, *PEERS[name]], check=True)
+    subprocess.run(
+        [
+            python_of(name),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-warn-conflicts",
+            same,
+            *PEERS[name],
+        ],
+        check=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""This side of the peers: which there are, where their environments lie, and rounds of work in their processes."""
+"""This side of the peers: which there are, where their environments lie, and rounds of work in
+their processes."""
 
 from __future__ import annotations
 
@@ -45,8 +46,11 @@ class Peer:
 
 
 @contextmanager
-def started(job: Job, tensors: Mapping[str, Tensor], names: tuple[str, ...] = tuple(PEERS)) -> Iterator[dict[str, Peer | None]]:
-    """Starts the peers on a job, one after the other; None for those that are not installed or fail."""
+def started(
+    job: Job, tensors: Mapping[str, Tensor], names: tuple[str, ...] = tuple(PEERS)
+) -> Iterator[dict[str, Peer | None]]:
+    """Starts the peers on a job, one after the other; None for those that are not installed or
+    fail."""
     with TemporaryDirectory() as at, ExitStack() as processes:
         folder = Path(at)
         (folder / "job.json").write_text(json.dumps(asdict(job)))
@@ -71,7 +75,13 @@ def start(name: str, folder: Path, processes: ExitStack) -> Peer | None:
     if not line:
         print(f"{name} failed:\n{errors.read_text()[-2000:]}", file=sys.stderr)
         return None
-    return Peer(process, {made: load_file(folder / f"{name}-{made}.safetensors") for made in json.loads(line)["rounds"]})
+    return Peer(
+        process,
+        {
+            made: load_file(folder / f"{name}-{made}.safetensors")
+            for made in json.loads(line)["rounds"]
+        },
+    )
 
 
 def python_of(name: str) -> Path:

@@ -100,9 +100,7 @@ def find(model: ModelOptions, chat: ChatOptions) -> ModelFiles:
     return nnsteer.find_model(model.model, model.revision, chat.system, chat.template)
 
 
-def open_runner(
-    files: ModelFiles, model: ModelOptions, batch_size: int = 32
-) -> nnsteer.Runner:
+def open_runner(files: ModelFiles, model: ModelOptions, batch_size: int = 32) -> nnsteer.Runner:
     """Loads the weights, or finds the model on a server."""
     from nnsteer.model.connect import open_runner
 
@@ -193,9 +191,7 @@ def at_layers(path: Path, layers: Sequence[int] | None) -> dict[Place, nnsteer.D
     return {site: direction for site, direction in directions.items() if site.layer in chosen}
 
 
-def check_shape(
-    fitted: Iterable[nnsteer.Direction | Editor], files: ModelFiles
-) -> None:
+def check_shape(fitted: Iterable[nnsteer.Direction | Editor], files: ModelFiles) -> None:
     """Raises UserError, before any weights are loaded, for what was fitted on a model of another
     shape."""
     from nnsteer.model.layout import check_layers, num_layers

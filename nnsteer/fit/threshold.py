@@ -90,9 +90,7 @@ def f1(hits: np.ndarray, fired: np.ndarray, positives: int) -> np.ndarray:
     return 2 * hits / (fired + positives)
 
 
-def condition_point(
-    sweeps: Mapping[Place, Sweep], max_false_alarms: float = 1.0
-) -> ConditionPoint:
+def condition_point(sweeps: Mapping[Place, Sweep], max_false_alarms: float = 1.0) -> ConditionPoint:
     """The cut with the highest F1 over all layers and both sides among those that fire on at most
     `max_false_alarms` of the negatives (1: on any number, as the paper has it); ties go to the
     widest gap, then to the earliest layer. Raises UserError when no cut fires on so few."""

@@ -1,5 +1,5 @@
-"""What a measure is: a name, the settings that decide its values, and a function to a value for each
-prompt under its program."""
+"""What a measure is: a name, the settings that decide its values, and a function to a value for
+each prompt under its program."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class OfAnswers:
 
 @dataclass(frozen=True)
 class OfReading:
-    """Judges answers that are there already, by how the unsteered model reads them: a pass over each batch."""
+    """Judges answers that are there already, by how the unsteered model reads them: a pass over
+    each batch."""
 
     name: str
     settings: str
@@ -51,8 +52,8 @@ class OfReading:
 
 @dataclass(frozen=True)
 class OfModel:
-    """Asks the steered model itself, a pass over each batch: `values(runner, programs, prompts)`, one
-    program for each prompt."""
+    """Asks the steered model itself, a pass over each batch: `values(runner, programs, prompts)`,
+    one program for each prompt."""
 
     name: str
     settings: str

@@ -101,7 +101,9 @@ class Chat:
                 chats, add_generation_prompt=header, tokenize=False
             )
         except TemplateError as error:
-            raise UserError(f"the chat template refuses these turns: {error}; change them") from error
+            raise UserError(
+                f"the chat template refuses these turns: {error}; change them"
+            ) from error
 
     @property
     def post_instruction(self) -> Span:

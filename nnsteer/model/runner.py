@@ -187,7 +187,9 @@ class Runner:
         free = {site: Condition(d, 0.0, score=score) for site, d in directions.items()}
         texts = [given.as_prompts("positive", positive), given.as_prompts("negative", negative)]
         scores = [self.scores(prompts, list(free.values())) for prompts in texts]
-        row, point = threshold.best_point(list(free.values()), scores[0], scores[1], max_false_alarms)
+        row, point = threshold.best_point(
+            list(free.values()), scores[0], scores[1], max_false_alarms
+        )
         return threshold.placed(list(free.values())[row], point)
 
     def scores(

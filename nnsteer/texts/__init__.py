@@ -1,4 +1,5 @@
-"""What is read and asked: prompts, openers, documents and items, from files, the hub or this package."""
+"""What is read and asked: prompts, openers, documents and items, from files, the hub or this
+package."""
 
 from nnsteer.texts.refusal import SIDES, Requests, load_requests
 from nnsteer.texts.sets import PromptSet

@@ -32,7 +32,7 @@ class Conversation(str):
     def __hash__(self) -> int:
         return hash(self.turns)
 
-    def strip(self, chars: str | None = None) -> Conversation:
+    def strip(self, *_: object) -> Conversation:
         """Itself: what its turns hold stays as it is."""
         return self
 
@@ -49,7 +49,8 @@ def is_turn(value: object) -> bool:
 
 def conversation(name: str, messages: Sequence[Mapping[str, Any]]) -> Conversation:
     """Turns as chat templates take them, {"role": ..., "content": ...} each. Raises UserError, with
-    `name` in it, for other roles, contents that are no text, and where the user's is not the last."""
+    `name` in it, for other roles, contents that are no text, and where the user's is not the
+    last."""
     turns = []
     for number, message in enumerate(messages):
         role, content = message["role"], message.get("content")

@@ -1,7 +1,8 @@
 """A loopback server per mode for the tests of this folder, and a handle on it.
 
-A plugin that test modules name in `pytest_plugins`, and not a conftest.py: that would stand in for tests/conftest.py wherever
-other tests import from it. Test modules may also import it (hence PYTEST_DONT_REWRITE).
+A plugin that test modules name in `pytest_plugins`, and not a conftest.py: that would stand in for
+tests/conftest.py wherever other tests import from it. Test modules may also import it (hence
+PYTEST_DONT_REWRITE).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def strict_server(served):
 
 @pytest.fixture
 def client(monkeypatch, served):
-    """nnsight's settings for a client of the loopback servers, for one test: the key, no status lines, no look at the hub."""
+    """nnsight's settings for a client of the loopback servers, for one test: the key, no status
+    lines, no look at the hub."""
     monkeypatch.setattr(CONFIG.API, "APIKEY", KEY)
     monkeypatch.setattr(CONFIG.APP, "REMOTE_LOGGING", False)
     monkeypatch.setitem(_ID_CACHE, str(served), NAME)
@@ -69,7 +71,8 @@ def sandbox(client, monkeypatch, sandbox_server) -> Loopback:
 
 @pytest.fixture
 def trusted(client, monkeypatch, trusted_server) -> Loopback:
-    """The trusted server, without faults and with an empty log: the one for tests of the wire alone."""
+    """The trusted server, without faults and with an empty log: the one for tests of the wire
+    alone."""
     trusted_server.reset()
     monkeypatch.setattr(CONFIG.API, "HOST", trusted_server.url)
     return trusted_server

@@ -21,7 +21,10 @@ def names(blob: bytes) -> set[str]:
 
 def found(data: bytes) -> Iterator[str]:
     """The names in a pickle of protocol 4, in order."""
-    pushed: list[str | None] = [None, None]  # what the last instructions pushed, where it was a string or a global
+    pushed: list[str | None] = [
+        None,
+        None,
+    ]  # what the last instructions pushed, where it was a string or a global
     memo: list[str | None] = []
     importing = False
     for opcode, argument, _ in pickletools.genops(data):

@@ -1,4 +1,5 @@
-"""What fitting and scoring send and bring home, measured against the loopback server: the table in docs/ndif.md.
+"""What fitting and scoring send and bring home, measured against the loopback server: the table in
+docs/ndif.md.
 
 python tests/ndif/payload_sizes.py
 """
@@ -27,9 +28,15 @@ def main() -> None:
     from nnsteer.program.span import PROMPT
     from nnsteer.texts.bundled import bundled, organism
 
-    sides = [[row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "fit"] for side in ("harmful", "harmless")]
+    sides = [
+        [row["prompt"] for row in bundled(f"{side}.jsonl") if row["split"] == "fit"]
+        for side in ("harmful", "harmless")
+    ]
     sites = block_outs(range(4))
-    print("| prompts a side | step | requests | up | down | numbers asked for, as fp32 |\n|---|---|---|---|---|---|")
+    print(
+        "| prompts a side | step | requests | up | down | numbers asked for, "
+        "as fp32 |\n|---|---|---|---|---|---|"
+    )
     with serving(organism(), "trusted") as server:
         for count in COUNTS:
             with TemporaryDirectory() as path:
@@ -39,13 +46,26 @@ def main() -> None:
                 contrast = of_prompts(*(side[:count] for side in sides))
                 found = fit_there.directions(runner, contrast, sites, PROMPT, "pca_pairwise")
                 for side in (contrast.positive, contrast.negative):
-                    runner.scores([text.prompt for text in side], [Condition(d, 0.0) for d in found.values()])
-                rows = [row for row in folder.read_lines("requests.jsonl") if row["state"] == "done"]
-                asked = {"fitting": sum(2 * len(d.vector) for d in found.values()), "scoring": 2 * count * len(sites)}
+                    runner.scores(
+                        [text.prompt for text in side], [Condition(d, 0.0) for d in found.values()]
+                    )
+                rows = [
+                    row for row in folder.read_lines("requests.jsonl") if row["state"] == "done"
+                ]
+                asked = {
+                    "fitting": sum(2 * len(d.vector) for d in found.values()),
+                    "scoring": 2 * count * len(sites),
+                }
                 for step, numbers in asked.items():
                     own = [row for row in rows if row["step"] == step]
-                    up, down = (sum(row[name] for row in own) for name in ("bytes_up", "bytes_down"))
-                    print(f"| {count:,} | {step} | {len(own)} | {up:,} | {down:,} | {4 * numbers:,} |", flush=True)
+                    up, down = (
+                        sum(row[name] for row in own) for name in ("bytes_up", "bytes_down")
+                    )
+                    print(
+                        f"| {count:,} | {step} | {len(own)} | {up:,} | {down:,} | {4 * numbers:,} "
+                        "|",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

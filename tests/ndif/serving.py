@@ -40,7 +40,9 @@ class Loopback:
 
     def calls(self, path: str = "") -> list[dict]:
         """The HTTP calls since the last reset, to paths that begin so."""
-        return [call for call in httpx.get(f"{self.url}/calls").json() if call["path"].startswith(path)]
+        return [
+            call for call in httpx.get(f"{self.url}/calls").json() if call["path"].startswith(path)
+        ]
 
     def reset(self) -> None:
         """No faults, an empty log."""
@@ -53,15 +55,38 @@ def serving(folder: Path, mode: str, *options: str) -> Iterator[Loopback]:
     """A server of its own for the model in `folder`."""
     if mode == "sandbox":
         require_ndif()
-    command = [sys.executable, "-m", "loopback", "--model", str(folder), "--name", NAME, "--mode", mode, "--key", KEY, *options]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("NDIF")} | {"OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "loopback",
+        "--model",
+        str(folder),
+        "--name",
+        NAME,
+        "--mode",
+        mode,
+        "--key",
+        KEY,
+        *options,
+    ]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("NDIF")} | {
+        "OMP_NUM_THREADS": "1"
+    }
     # it ends when its input does, be it by our own death
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": Path(__file__).parent, "env": env, "text": True}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "cwd": Path(__file__).parent,
+        "env": env,
+        "text": True,
+    }
     with subprocess.Popen(command, **pipes) as process:
         try:
             ready = process.stdout.readline()
             if not ready:
-                raise RuntimeError(f"the loopback server ended with {process.wait()} before it was ready")
+                raise RuntimeError(
+                    f"the loopback server ended with {process.wait()} before it was ready"
+                )
             yield Loopback(**json.loads(ready))
         finally:
             process.kill()
@@ -72,4 +97,7 @@ def require_ndif() -> None:
     try:
         version("ndif")
     except PackageNotFoundError:
-        pytest.skip("needs the PyPI package ndif (pip install --no-deps --ignore-requires-python ndif==0.1.2)")
+        pytest.skip(
+            "needs the PyPI package ndif (pip install --no-deps --ignore-requires-python "
+            "ndif==0.1.2)"
+        )

@@ -37,7 +37,11 @@ DIRECTIONS, SCORES, ANSWERS = "directions.safetensors", "scores.json", "answers.
 def run(server, folder, served, patience_s=20.0):
     """Three steps, each kept in the folder, as a recipe keeps them; every one is a request."""
     link = replace(
-        connect(server.url, NAME, None), journal=Journal(Folder(folder)), wait_s=0.01, grace_s=0.5, patience_s=patience_s
+        connect(server.url, NAME, None),
+        journal=Journal(Folder(folder)),
+        wait_s=0.01,
+        grace_s=0.5,
+        patience_s=patience_s,
     )
     steps(Runner.connect(find_model(str(served)), link, 8), Folder(folder))
 
@@ -45,20 +49,28 @@ def run(server, folder, served, patience_s=20.0):
 def steps(runner, folder):
     """The work itself, here or there."""
     if not folder.has(DIRECTIONS):
-        found = fit_there.directions(runner, of_prompts(HARMFUL, HARMLESS), SITES, PROMPT, "pca_pairwise")
+        found = fit_there.directions(
+            runner, of_prompts(HARMFUL, HARMLESS), SITES, PROMPT, "pca_pairwise"
+        )
         save_directions(folder / DIRECTIONS, found.values())
     found = load_directions(folder / DIRECTIONS)
     if not folder.has(SCORES):
-        folder.write_json(SCORES, runner.scores(HARMFUL, [Condition(found[site], 0.0) for site in SITES]).tolist())
+        folder.write_json(
+            SCORES, runner.scores(HARMFUL, [Condition(found[site], 0.0) for site in SITES]).tolist()
+        )
     if not folder.has(ANSWERS):
         program = add(found, 1.0).when(Condition(found[SITES[0]], 0.1))
-        folder.write_json(ANSWERS, [completion.text for completion in runner.generate(HARMLESS, program, 8)])
+        folder.write_json(
+            ANSWERS, [completion.text for completion in runner.generate(HARMLESS, program, 8)]
+        )
 
 
 def check(folder, expected):
     """The same results as an undisturbed run on this machine."""
     for site, direction in load_directions(expected / DIRECTIONS).items():
-        torch.testing.assert_close(load_directions(folder / DIRECTIONS)[site].vector, direction.vector, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            load_directions(folder / DIRECTIONS)[site].vector, direction.vector, atol=1e-5, rtol=0
+        )
     scores = [json.loads((path / SCORES).read_text()) for path in (folder, expected)]
     torch.testing.assert_close(torch.tensor(scores[0]), torch.tensor(scores[1]), atol=1e-5, rtol=0)
     assert (folder / ANSWERS).read_text() == (expected / ANSWERS).read_text()
@@ -79,9 +91,16 @@ def test_in_the_sandbox_as_here(sandbox, served, tmp_path, expected):
     run(sandbox, tmp_path, served)
     check(tmp_path, expected)
     rows = [row for row in Folder(tmp_path).read_lines("requests.jsonl") if row["state"] == "done"]
-    assert [row["step"] for row in rows] == ["fitting", "scoring", "generating"] and len(sandbox.jobs()) == 3
-    assert [row["bytes_up"] > 0 and row["bytes_down"] > 0 and row["server"]["runtime"] > 0 for row in rows] == [True] * 3
-    assert KEY not in "".join(path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file())
+    assert [row["step"] for row in rows] == ["fitting", "scoring", "generating"] and len(
+        sandbox.jobs()
+    ) == 3
+    assert [
+        row["bytes_up"] > 0 and row["bytes_down"] > 0 and row["server"]["runtime"] > 0
+        for row in rows
+    ] == [True] * 3
+    assert KEY not in "".join(
+        path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file()
+    )
 
 
 PASSING = [
@@ -95,7 +114,13 @@ PASSING = [
 @pytest.mark.parametrize("step", range(3), ids=STEPS)
 @pytest.mark.parametrize("fault", PASSING, ids=lambda fault: "-".join(map(str, fault.values())))
 def test_what_passes_is_got_over(trusted, served, tmp_path, expected, fault, step):
-    let_by = [{"kind": "pass", "at": "request" if fault["kind"] in ("close", "429", "503", "500") else None, "count": step}]
+    let_by = [
+        {
+            "kind": "pass",
+            "at": "request" if fault["kind"] in ("close", "429", "503", "500") else None,
+            "count": step,
+        }
+    ]
     trusted.plan(*[line for line in let_by if step and line["at"] and "at" not in fault], fault)
     run(trusted, tmp_path, served)
     check(tmp_path, expected)
@@ -109,7 +134,9 @@ LASTING = [
 
 @pytest.mark.parametrize("step", range(3), ids=STEPS)
 @pytest.mark.parametrize(("fault", "message"), LASTING, ids=[fault["kind"] for fault, _ in LASTING])
-def test_what_lasts_is_one_line_and_loses_nothing(trusted, served, tmp_path, expected, fault, message, step):
+def test_what_lasts_is_one_line_and_loses_nothing(
+    trusted, served, tmp_path, expected, fault, message, step
+):
     stage = "job" if fault["kind"] in ("error", "timeout") else "request"
     trusted.plan(*([{"kind": "pass", "at": stage, "count": step}] if step else []), fault)
     with pytest.raises(UserError, match=message) as caught:
@@ -137,7 +164,9 @@ def test_preflight_sends_nothing(trusted, served, tmp_path, fault, message):
 
 
 def test_another_revision_or_another_model_is_refused_before_any_request(trusted, served, tmp_path):
-    with pytest.raises(UserError, match="has nnsteer/organism at revision None, not abc123; give --revision"):
+    with pytest.raises(
+        UserError, match="has nnsteer/organism at revision None, not abc123; give --revision"
+    ):
         connect(trusted.url, NAME, "abc123")
     run(trusted, tmp_path, served)
     sent = len(trusted.jobs())
@@ -149,9 +178,13 @@ def test_another_revision_or_another_model_is_refused_before_any_request(trusted
     assert len(trusted.jobs()) == sent
 
 
-def test_a_server_that_never_answers_ends_in_a_line_and_is_waited_for_again(trusted, served, tmp_path, expected):
+def test_a_server_that_never_answers_ends_in_a_line_and_is_waited_for_again(
+    trusted, served, tmp_path, expected
+):
     trusted.plan({"kind": "stall", "seconds": 3})
-    with pytest.raises(UserError, match=r"not done after 1 s .*start the same command to go on waiting"):
+    with pytest.raises(
+        UserError, match=r"not done after 1 s .*start the same command to go on waiting"
+    ):
         run(trusted, tmp_path, served, patience_s=1.0)
     run(trusted, tmp_path, served)
     check(tmp_path, expected)
@@ -160,16 +193,39 @@ def test_a_server_that_never_answers_ends_in_a_line_and_is_waited_for_again(trus
 
 def test_the_verb_shows_the_server_and_what_a_run_would_take(trusted, served, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    main(["ndif", "--remote", trusted.url, "--model", str(served), "--remote-model", NAME, "--prompts", "300"])
+    main(
+        [
+            "ndif",
+            "--remote",
+            trusted.url,
+            "--model",
+            str(served),
+            "--remote-model",
+            NAME,
+            "--prompts",
+            "300",
+        ]
+    )
     said = capsys.readouterr().out
-    assert all(part in said for part in (f"{trusted.url}, API key set", NAME, "running, hot", "nnsight", "scores of every layer"))
+    assert all(
+        part in said
+        for part in (
+            f"{trusted.url}, API key set",
+            NAME,
+            "running, hot",
+            "nnsight",
+            "scores of every layer",
+        )
+    )
     assert KEY not in said and trusted.jobs() == []
 
 
 def test_the_verb_ends_in_one_line_where_nobody_listens(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["ndif", "--remote", "http://127.0.0.1:9"])
-    assert stop.value.code == 2 and "http://127.0.0.1:9: can't be reached" in capsys.readouterr().err
+    assert (
+        stop.value.code == 2 and "http://127.0.0.1:9: can't be reached" in capsys.readouterr().err
+    )
 
 
 def test_what_is_stored_is_not_sent_again(trusted, served, tmp_path, expected):
@@ -196,7 +252,10 @@ def test_a_deployment_is_of_the_revision_that_was_asked_for(there, asked, commit
     if fits:
         assert find_deployment("http://here", found, "org/name", asked, commit) == found[0]
     else:
-        with pytest.raises(UserError, match=f"has org/name at revision {there}, not {asked or commit}; give --revision {there}"):
+        with pytest.raises(
+            UserError,
+            match=f"has org/name at revision {there}, not {asked or commit}; give --revision {there}",
+        ):
             find_deployment("http://here", found, "org/name", asked, commit)
 
 
@@ -224,5 +283,9 @@ def test_killed_at_twenty_moments(trusted, served, tmp_path, expected):
         kills += 1
     run(trusted, tmp_path, served)
     check(tmp_path, expected)
-    done = [row["key"] for row in Folder(tmp_path).read_lines("requests.jsonl") if row["state"] == "done"]
+    done = [
+        row["key"]
+        for row in Folder(tmp_path).read_lines("requests.jsonl")
+        if row["state"] == "done"
+    ]
     assert len(done) == len(set(done)) <= 3 and len(list(tmp_path.glob("requests/*.pt"))) == 3

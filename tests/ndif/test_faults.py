@@ -20,7 +20,9 @@ THREE = torch.tensor([[5, 6, 7]])
 
 @pytest.fixture(scope="module")
 def skeleton(served):
-    return TransformersModel(str(served), task="text-generation", tokenizer=AutoTokenizer.from_pretrained(served))
+    return TransformersModel(
+        str(served), task="text-generation", tokenizer=AutoTokenizer.from_pretrained(served)
+    )
 
 
 def ask(model, url):
@@ -47,20 +49,31 @@ def polled(backend, seconds=10.0):
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [("401", "Missing or invalid API key"), ("429", "A planned fault"), ("503", "backend is reconnecting")]
+    ("status", "message"),
+    [
+        ("401", "Missing or invalid API key"),
+        ("429", "A planned fault"),
+        ("503", "backend is reconnecting"),
+    ],
 )
 def test_an_answer_of_that_status_comes_once_and_nothing_runs(trusted, skeleton, status, message):
     trusted.plan({"kind": status, "seconds": 7})
     with pytest.raises(RemoteError, match=f"Failed to send request: .*{message}") as caught:
         ask(skeleton, trusted.url)
-    assert caught.value.__cause__.response.headers.get("Retry-After") == (None if status == "401" else "7")
+    assert caught.value.__cause__.response.headers.get("Retry-After") == (
+        None if status == "401" else "7"
+    )
     assert trusted.jobs() == []
     assert ask(skeleton, trusted.url) == 3
 
 
 def test_a_key_is_checked(trusted, skeleton, monkeypatch):
     assert nnsight.ndif.whoami()["email"]
-    for key, message in ((None, "Missing"), ("secret", "format"), ("5ca1ab1e-0000-4000-8000-000000000bad", "Invalid API key")):
+    for key, message in (
+        (None, "Missing"),
+        ("secret", "format"),
+        ("5ca1ab1e-0000-4000-8000-000000000bad", "Invalid API key"),
+    ):
         monkeypatch.setattr(CONFIG.API, "APIKEY", key)
         assert nnsight.ndif.whoami()["email"] is None
         with pytest.raises(RemoteError, match=message):
@@ -107,7 +120,9 @@ def test_a_websocket_dropped_mid_job_loses_the_result_as_on_ndif(server, skeleto
     assert ask(skeleton, server.url) == 3
     first, second = server.jobs()
     assert (first["state"], first["executions"], first["down"]) == ("COMPLETED", 1, 0)
-    assert first["payload"] == second["payload"]  # the same work, so a test can see that it was done twice
+    assert (
+        first["payload"] == second["payload"]
+    )  # the same work, so a test can see that it was done twice
     assert httpx.get(f"{server.url}/response/{first['id']}").status_code == 404
 
 
@@ -118,11 +133,17 @@ def test_a_client_that_is_gone_leaves_the_server_working(server, skeleton):
         out = save({"tokens": skeleton.model.layers[0].output.shape[1]})  # noqa: F841
     backend.connection.shutdown()
     assert ask(skeleton, server.url) == 3
-    assert [(job["state"], job["down"] > 0) for job in server.jobs()] == [("COMPLETED", False), ("COMPLETED", True)]
+    assert [(job["state"], job["down"] > 0) for job in server.jobs()] == [
+        ("COMPLETED", False),
+        ("COMPLETED", True),
+    ]
 
 
 def test_a_stall_takes_its_time(trusted, skeleton):
-    for fault in ({"kind": "stall", "seconds": 0.6}, {"kind": "stall", "seconds": 0.6, "at": "request"}):
+    for fault in (
+        {"kind": "stall", "seconds": 0.6},
+        {"kind": "stall", "seconds": 0.6, "at": "request"},
+    ):
         trusted.plan(fault)
         start = time.monotonic()
         assert ask(skeleton, trusted.url) == 3
@@ -130,7 +151,12 @@ def test_a_stall_takes_its_time(trusted, skeleton):
 
 
 def test_an_exception_of_the_server_and_its_limit(trusted, skeleton):
-    trusted.plan("error", {"kind": "timeout", "seconds": 0.2}, "undeployed", {"kind": "undeployed", "at": "job"})
+    trusted.plan(
+        "error",
+        {"kind": "timeout", "seconds": 0.2},
+        "undeployed",
+        {"kind": "undeployed", "at": "job"},
+    )
     with pytest.raises(RemoteError, match=r"torch\.OutOfMemoryError"):
         ask(skeleton, trusted.url)
     with pytest.raises(RemoteError, match=r"Your job exceeded the execution timeout of 0\.2s\."):
@@ -148,7 +174,10 @@ def test_other_versions(trusted, monkeypatch):
     trusted.plan("versions")
     monkeypatch.setattr(nnsight.ndif, "_REMOTE_ENV", None)
     compared = nnsight.compare()
-    assert set(compared.critical_mismatches) == {"nnsight", "transformers"} and not compared.python_matches
+    assert (
+        set(compared.critical_mismatches) == {"nnsight", "transformers"}
+        and not compared.python_matches
+    )
 
 
 def test_a_model_that_is_not_deployed(trusted, skeleton):
@@ -161,7 +190,9 @@ def test_a_model_that_is_not_deployed(trusted, skeleton):
 
 
 def test_a_job_that_is_not_known(trusted, skeleton):
-    never = RemoteBackend(skeleton.to_model_key(), host=trusted.url, blocking=False, job_id="0" * 32)
+    never = RemoteBackend(
+        skeleton.to_model_key(), host=trusted.url, blocking=False, job_id="0" * 32
+    )
     assert polled(never, 0.3) is None
     trusted.plan({"kind": "pass", "at": "response"}, "unknown")
     backend = submit(skeleton, trusted.url)

@@ -26,7 +26,9 @@ def inputs(served):
 @pytest.fixture(scope="module")
 def skeleton(served):
     """The model as a laptop has it: no weights."""
-    return TransformersModel(str(served), task="text-generation", tokenizer=AutoTokenizer.from_pretrained(served))
+    return TransformersModel(
+        str(served), task="text-generation", tokenizer=AutoTokenizer.from_pretrained(served)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def in_a_session(model, inputs, remote=None):
 
 def generated(model, inputs, remote=None):
     shift = torch.linspace(-2, 2, 128)
-    with model.generate(remote=remote, max_new_tokens=6, min_new_tokens=6, do_sample=False) as tracer:
+    with model.generate(
+        remote=remote, max_new_tokens=6, min_new_tokens=6, do_sample=False
+    ) as tracer:
         with tracer.invoke(inputs):
             for _ in tracer.iter[:6]:
                 model.model.layers[2].output = model.model.layers[2].output + shift
@@ -66,18 +70,27 @@ def generated(model, inputs, remote=None):
 
 
 @pytest.mark.parametrize("run", [traced, in_a_session, generated])
-def test_every_mode_gives_the_local_numbers_to_a_client_without_weights(server, skeleton, whole, inputs, run):
+def test_every_mode_gives_the_local_numbers_to_a_client_without_weights(
+    server, skeleton, whole, inputs, run
+):
     want, got = run(whole, inputs), run(skeleton, inputs, server.url)
     assert want.keys() == got.keys()
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
     assert not skeleton.dispatched
     (job,) = server.jobs()
     assert (job["state"], job["executions"]) == ("COMPLETED", 1)
-    assert [state for state, _ in job["states"]] == ["RECEIVED", "QUEUED", "DISPATCHED", "RUNNING", "COMPLETED"]
+    assert [state for state, _ in job["states"]] == [
+        "RECEIVED",
+        "QUEUED",
+        "DISPATCHED",
+        "RUNNING",
+        "COMPLETED",
+    ]
 
 
 def test_two_blocks_of_one_place_in_a_file_are_not_confused(server, skeleton, whole, inputs):
-    """nnsight remembers blocks by file and line; a server that kept them would run the first again."""
+    """nnsight remembers blocks by file and line; a server that kept them would run the first
+    again."""
     for factor in (1.0, 3.0):
 
         def scaled(remote, model, factor=factor):
@@ -85,7 +98,9 @@ def test_two_blocks_of_one_place_in_a_file_are_not_confused(server, skeleton, wh
                 out = save({"scaled": model.model.layers[0].output * factor})
             return out["scaled"]
 
-        torch.testing.assert_close(scaled(server.url, skeleton), scaled(None, whole), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            scaled(server.url, skeleton), scaled(None, whole), atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize("mode", ["sandbox", "trusted"])
@@ -108,7 +123,13 @@ def test_each_sandboxed_request_has_a_process_of_its_own_and_no_weights(sandbox,
 
             seen = getattr(sys, "seen", 0)
             sys.seen = seen + 1
-            out = save({"pid": os.getpid(), "seen": seen, "device": str(skeleton.lm_head._module.weight.device)})
+            out = save(
+                {
+                    "pid": os.getpid(),
+                    "seen": seen,
+                    "device": str(skeleton.lm_head._module.weight.device),
+                }
+            )
         return out
 
     first, second = look(), look()
@@ -118,24 +139,35 @@ def test_each_sandboxed_request_has_a_process_of_its_own_and_no_weights(sandbox,
 
 def test_the_strict_mode_names_what_it_rejects(request, client, skeleton, inputs):
     strict, half = request.getfixturevalue("strict_server"), Fraction(1, 2)
-    with pytest.raises(RemoteError, match=r"strict: the payload names textwrap\)"), skeleton.trace(inputs, remote=strict.url):
+    with (
+        pytest.raises(RemoteError, match=r"strict: the payload names textwrap\)"),
+        skeleton.trace(inputs, remote=strict.url),
+    ):
         out = save({"text": textwrap.dedent(" a")})
     with (
         pytest.raises(RemoteError, match=r"strict: the payload names fractions\.Fraction\)"),
         skeleton.trace(inputs, remote=strict.url),
     ):
         out = save({"half": float(half)})
-    with pytest.raises(RemoteError, match="strict: the code imports socket"), skeleton.trace(inputs, remote=strict.url):
+    with (
+        pytest.raises(RemoteError, match="strict: the code imports socket"),
+        skeleton.trace(inputs, remote=strict.url),
+    ):
         import socket
 
         out = save({"name": socket.gethostname()})
-    with pytest.raises(RemoteError, match="name 'open' is not defined"), skeleton.trace(inputs, remote=strict.url):
+    with (
+        pytest.raises(RemoteError, match="name 'open' is not defined"),
+        skeleton.trace(inputs, remote=strict.url),
+    ):
         out = save({"text": open("/etc/hostname").read()})  # noqa: F841, SIM115
 
 
 def test_an_exception_of_the_block_comes_back_with_its_name_and_line(server, skeleton, inputs):
     with (
-        pytest.raises(RemoteError, match=r"test_loopback\.py(.|\n)*ZeroDivisionError: division by zero"),
+        pytest.raises(
+            RemoteError, match=r"test_loopback\.py(.|\n)*ZeroDivisionError: division by zero"
+        ),
         skeleton.trace(inputs, remote=server.url),
     ):
         out = save({"never": 1 / 0})  # noqa: F841
@@ -151,10 +183,14 @@ def test_a_model_that_is_not_there_is_said_so(trusted, skeleton, inputs, monkeyp
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("by_url", [True, False])
-def test_results_come_inline_and_by_url_compressed_and_not(trusted, skeleton, whole, inputs, monkeypatch, compress, by_url):
+def test_results_come_inline_and_by_url_compressed_and_not(
+    trusted, skeleton, whole, inputs, monkeypatch, compress, by_url
+):
     monkeypatch.setattr(CONFIG.API, "COMPRESS", compress)
     trusted.plan("url" if by_url else "pass")
-    torch.testing.assert_close(traced(skeleton, inputs, trusted.url), traced(whole, inputs), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        traced(skeleton, inputs, trusted.url), traced(whole, inputs), atol=1e-5, rtol=0
+    )
     (job,) = trusted.jobs()
     assert len(trusted.calls(f"/result/{job['id']}")) == by_url
     saved = inputs["input_ids"].numel() * (128 + 8192) * 4
@@ -174,11 +210,21 @@ def test_bytes_up_are_counted(trusted, skeleton, inputs, monkeypatch):
 
 def test_a_job_without_a_socket_is_polled_and_its_result_waits(server, skeleton, whole, inputs):
     server.plan({"kind": "stall", "seconds": 0.3})
-    with torch.no_grad(), skeleton.trace(inputs, remote=server.url, blocking=False, use_cache=False) as tracer:
+    with (
+        torch.no_grad(),
+        skeleton.trace(inputs, remote=server.url, blocking=False, use_cache=False) as tracer,
+    ):
         out = save({"state": skeleton.model.layers[2].output})  # noqa: F841
     job_id = tracer.backend.job_id
-    assert tracer.backend() is None and tracer.backend.status in ("RECEIVED", "QUEUED", "DISPATCHED", "RUNNING")
-    later = RemoteBackend(skeleton.to_model_key(), host=server.url, blocking=False, job_id=job_id)  # as another process would
+    assert tracer.backend() is None and tracer.backend.status in (
+        "RECEIVED",
+        "QUEUED",
+        "DISPATCHED",
+        "RUNNING",
+    )
+    later = RemoteBackend(
+        skeleton.to_model_key(), host=server.url, blocking=False, job_id=job_id
+    )  # as another process would
     results = [wait_for(later), wait_for(later)]
     with torch.no_grad(), whole.trace(inputs, use_cache=False):
         want = save(whole.model.layers[2].output)

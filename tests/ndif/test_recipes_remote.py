@@ -1,4 +1,5 @@
-"""The other recipes against NDIF's own sandbox and through nnsight's simulation of a server, beside the same runs here."""
+"""The other recipes against NDIF's own sandbox and through nnsight's simulation of a server, beside
+the same runs here."""
 
 from __future__ import annotations
 
@@ -50,11 +51,16 @@ def alike(got, want, where):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_same_figures_here_simulated_and_on_a_server(recipe, sandbox, served, tmp_path, monkeypatch):
+def test_the_same_figures_here_simulated_and_on_a_server(
+    recipe, sandbox, served, tmp_path, monkeypatch
+):
     monkeypatch.setenv("NDIF_API_KEY", KEY)
     here = run(recipe, tmp_path / "here", "--model", str(served))
     assert here
-    ways = {"local": ["--remote", "local"], "there": ["--remote", sandbox.url, "--remote-model", NAME]}
+    ways = {
+        "local": ["--remote", "local"],
+        "there": ["--remote", sandbox.url, "--remote-model", NAME],
+    }
     for name, options in ways.items():
         alike(run(recipe, tmp_path / name, "--model", str(served), *options), here, name)
     assert sandbox.jobs()

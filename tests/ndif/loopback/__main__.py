@@ -48,7 +48,9 @@ def executor(settings: Settings):
 
     from loopback import inside, strict
 
-    model = TransformersModel(str(settings.model), task="text-generation", dispatch=True, dtype=settings.dtype)
+    model = TransformersModel(
+        str(settings.model), task="text-generation", dispatch=True, dtype=settings.dtype
+    )
     model._module.requires_grad_(False)
     run = functools.partial(inside.execute, model)
     if settings.mode == "strict":
@@ -56,7 +58,9 @@ def executor(settings: Settings):
     elif settings.mode == "sandbox":
         from loopback import sandbox
 
-        run = functools.partial(sandbox.execute, model, sandbox.start(settings.model, settings.hide))
+        run = functools.partial(
+            sandbox.execute, model, sandbox.start(settings.model, settings.hide)
+        )
 
     def execute(request, blob, log):
         model._remoteable_set_env(request.env)

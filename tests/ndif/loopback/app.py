@@ -28,7 +28,9 @@ OLD = {"nnsight": "0.7.0", "transformers": "4.57.0"}
 def failure(status: int, detail: str | None = None, seconds: float = 0.0) -> web.Response:
     """An error as FastAPI words it."""
     headers = {"Retry-After": str(round(seconds))} if status in (429, 503) and seconds else None
-    return web.json_response({"detail": detail or DETAIL.get(status, "A planned fault.")}, status=status, headers=headers)
+    return web.json_response(
+        {"detail": detail or DETAIL.get(status, "A planned fault.")}, status=status, headers=headers
+    )
 
 
 class Routes:
@@ -64,7 +66,12 @@ class Routes:
             answer = await handler(request)
             self.refuse_if_next()
             return answer
-        call = {"time": time.time(), "method": request.method, "path": request.path, "up": request.content_length or 0}
+        call = {
+            "time": time.time(),
+            "method": request.method,
+            "path": request.path,
+            "up": request.content_length or 0,
+        }
         self.calls.append(call)
         stage = request.path.split("/")[1]
         fault = self.plan.take(cast(Stage, stage)) if stage in get_args(Stage) else NOTHING
@@ -77,7 +84,11 @@ class Routes:
             raise ConnectionResetError("a planned fault")
         if fault.kind == "stall":
             await asyncio.sleep(fault.seconds)
-        answer = failure(int(fault.kind), seconds=fault.seconds) if fault.kind.isdigit() else await handler(request)
+        answer = (
+            failure(int(fault.kind), seconds=fault.seconds)
+            if fault.kind.isdigit()
+            else await handler(request)
+        )
         call["status"] = answer.status
         return answer
 
@@ -98,7 +109,10 @@ class Routes:
         try:
             UUID(given)
         except ValueError:
-            return failure(400, "Invalid API key format. You can obtain a valid API key from https://login.ndif.us")
+            return failure(
+                400,
+                "Invalid API key format. You can obtain a valid API key from https://login.ndif.us",
+            )
         return failure(403)
 
     async def request(self, request: web.Request) -> web.Response:
@@ -124,7 +138,9 @@ class Routes:
         async def send() -> None:
             await socket.send_json({"session_id": session})
             while (frame := await frames.get()) != CUT:
-                await (socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame))
+                await (
+                    socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame)
+                )
             if request.transport is not None:
                 request.transport.abort()
 
@@ -158,14 +174,22 @@ class Routes:
     async def status(self, request: web.Request) -> web.Response:
         """Which models are deployed."""
         hidden = request["fault"].kind == "undeployed"
-        return web.json_response({"deployments": {} if hidden else {self.deployment["model_key"]: self.deployment}})
+        return web.json_response(
+            {"deployments": {} if hidden else {self.deployment["model_key"]: self.deployment}}
+        )
 
     async def env(self, request: web.Request) -> web.Response:
         """Python's and the packages' versions."""
         env = get_local_env()
-        packages = {name: version for name, version in env["packages"].items() if version != "local" and name != "nnsteer"}
+        packages = {
+            name: version
+            for name, version in env["packages"].items()
+            if version != "local" and name != "nnsteer"
+        }
         if request["fault"].kind == "versions":
-            return web.json_response({"python_version": "3.9.0 (planned)", "packages": packages | OLD})
+            return web.json_response(
+                {"python_version": "3.9.0 (planned)", "packages": packages | OLD}
+            )
         return web.json_response(env | {"packages": packages})
 
     async def whoami(self, request: web.Request) -> web.Response:

@@ -55,11 +55,17 @@ class Job:
 
 
 class Desk:
-    """The jobs of one server. A websocket's client hears each state as it comes; others fetch the last one, and their results
-    wait for them. As on NDIF, what was meant for a websocket that is gone is lost."""
+    """The jobs of one server. A websocket's client hears each state as it comes; others fetch the
+    last one, and their results wait for them. As on NDIF, what was meant for a websocket that is
+    gone is lost."""
 
     def __init__(self, execute: Execute, model_key: str, plan: Plan, inline_limit: int) -> None:
-        self.execute, self.model_key, self.plan, self.inline_limit = execute, model_key, plan, inline_limit
+        self.execute, self.model_key, self.plan, self.inline_limit = (
+            execute,
+            model_key,
+            plan,
+            inline_limit,
+        )
         self.jobs: dict[str, Job] = {}
         self.frames: dict[str, asyncio.Queue[str | bytes]] = {}
         """What each websocket is still to be sent, by session."""
@@ -75,7 +81,12 @@ class Desk:
         """Accepts a job; the first answer."""
         job = Job(request, address, hashlib.sha256(blob).hexdigest()[:16], len(blob))
         self.jobs[job.id] = job
-        first = self.tell(job, Status.RECEIVED, "Your job has been received and is waiting to be queued.", sent=False)
+        first = self.tell(
+            job,
+            Status.RECEIVED,
+            "Your job has been received and is waiting to be queued.",
+            sent=False,
+        )
         task = asyncio.get_running_loop().create_task(self.serve(job, blob))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -96,11 +107,17 @@ class Desk:
             self.tell(job, Status.DISPATCHED, "Your job has been sent to the model deployment.")
             self.tell(job, Status.RUNNING, "Your job has started running.")
             if fault.kind == "drop" and job.request.session_id in self.frames:
-                self.frames.pop(job.request.session_id).put_nowait(CUT)  # whatever comes later has nowhere to go
+                self.frames.pop(job.request.session_id).put_nowait(
+                    CUT
+                )  # whatever comes later has nowhere to go
             if fault.kind in ("stall", "timeout"):
                 await asyncio.sleep(fault.seconds)
             if fault.kind == "timeout":
-                self.tell(job, Status.ERROR, f"Your job exceeded the execution timeout of {fault.seconds}s.")
+                self.tell(
+                    job,
+                    Status.ERROR,
+                    f"Your job exceeded the execution timeout of {fault.seconds}s.",
+                )
             elif fault.kind == "error":
                 self.tell(job, Status.ERROR, EXCEPTION)
             else:
@@ -118,7 +135,9 @@ class Desk:
         try:
             result = await loop.run_in_executor(self.worker, self.execute, job.request, blob, log)
         except Exception as error:  # the client's block failed, or what it sent
-            self.tell(job, Status.ERROR, described(error), meta={"runtime": time.monotonic() - start})
+            self.tell(
+                job, Status.ERROR, described(error), meta={"runtime": time.monotonic() - start}
+            )
             return
         if job.request.compress:
             result = zstandard.ZstdCompressor(level=3).compress(result)
@@ -130,7 +149,13 @@ class Desk:
         self.tell(job, Status.COMPLETED, "Your job has been completed.", data, meta)
 
     def tell(
-        self, job: Job, status: Status, text: str, data: str | bytes | None = None, meta: dict | None = None, sent: bool = True
+        self,
+        job: Job,
+        status: Status,
+        text: str,
+        data: str | bytes | None = None,
+        meta: dict | None = None,
+        sent: bool = True,
     ) -> ResponseModel:
         """Notes a job's new state, and (`sent`) lets its client know."""
         response = ResponseModel(id=job.id, status=status, description=text, data=data, meta=meta)
@@ -142,7 +167,9 @@ class Desk:
         elif sent and job.request.session_id in self.frames:
             inline = isinstance(data, bytes)
             job.down += len(data) if inline else 0
-            self.frames[job.request.session_id].put_nowait(response.pickle() if inline else response.model_dump_json())
+            self.frames[job.request.session_id].put_nowait(
+                response.pickle() if inline else response.model_dump_json()
+            )
         return response
 
     def forget(self, job_id: str) -> None:

@@ -1,4 +1,5 @@
-"""What is to go wrong, and when: a script that a test sends. A fault strikes at its stage, `count` times, in the order given."""
+"""What is to go wrong, and when: a script that a test sends. A fault strikes at its stage, `count`
+times, in the order given."""
 
 from __future__ import annotations
 
@@ -22,7 +23,19 @@ Kind = Literal[
     "unknown",  # /response/{id} forgets the job, for good
     "refuse",  # nobody listens for `seconds`, from when this comes first in the script
 ]  # fmt: skip
-Stage = Literal["request", "queue", "job", "subscribe", "response", "result", "status", "env", "whoami", "ping", "listen"]
+Stage = Literal[
+    "request",
+    "queue",
+    "job",
+    "subscribe",
+    "response",
+    "result",
+    "status",
+    "env",
+    "whoami",
+    "ping",
+    "listen",
+]
 
 STAGE: dict[str, Stage] = {
     "stall": "job", "drop": "job", "error": "job", "timeout": "job", "url": "job",
@@ -36,8 +49,9 @@ class Fault:
 
     kind: Kind
     at: Stage | None = None
-    """Where it strikes, if not where its kind does by itself: `request` (the POST) for answers, else as in STAGE. `queue` is
-    the time until the server knows of the job that it took, and stalls alone."""
+    """Where it strikes, if not where its kind does by itself: `request` (the POST) for answers,
+    else as in STAGE. `queue` is the time until the server knows of the job that it took, and stalls
+    alone."""
     count: Annotated[int, Field(ge=1)] = 1
     seconds: Annotated[float, Field(ge=0)] = 0.0
 
@@ -58,14 +72,20 @@ class Plan:
         self.faults: list[Fault] = []
 
     def take(self, stage: Stage) -> Fault:
-        """The next fault of a stage, used up once; NOTHING when there is none. A fault waits for those before it at its own
-        stage alone."""
+        """The next fault of a stage, used up once; NOTHING when there is none. A fault waits for
+        those before it at its own stage alone."""
         for i, fault in enumerate(self.faults):
             if fault.stage == stage:
-                self.faults[i : i + 1] = [replace(fault, count=fault.count - 1)] if fault.count > 1 else []
+                self.faults[i : i + 1] = (
+                    [replace(fault, count=fault.count - 1)] if fault.count > 1 else []
+                )
                 return fault
         return NOTHING
 
     def refusal(self) -> float | None:
         """For how long nobody is to listen from now on, if that comes first in the script."""
-        return self.take("listen").seconds if self.faults and self.faults[0].stage == "listen" else None
+        return (
+            self.take("listen").seconds
+            if self.faults and self.faults[0].stage == "listen"
+            else None
+        )

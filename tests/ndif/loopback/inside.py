@@ -21,8 +21,10 @@ from nnsight.tracing.util import clean_traceback, filter_traceback
 Log = Callable[[str], None]
 OURS = (str(Path(__file__).parent), str(Path(futures.__file__).parent))
 UNREADABLE = (
-    "Your request payload could not be read ({}: {}). It may be truncated or corrupted in transit, or compressed differently "
-    "than the request declared. Re-sending it usually resolves this; if it persists, check that the client and server nnsight "
+    "Your request payload could not be read ({}: {}). It may be truncated or corrupted in "
+    "transit, or compressed differently "
+    "than the request declared. Re-sending it usually resolves this; "
+    "if it persists, check that the client and server nnsight "
     "versions match."
 )
 """NDIF's own words."""
@@ -40,10 +42,13 @@ def execute(
     unpickler: type[CustomCloudUnpickler] = CustomCloudUnpickler,
     builtins: dict | None = None,
 ) -> bytes:
-    """Runs one request; the saved values, packed. `unpickler` rebuilds what the client sent, `builtins` replaces the block's."""
+    """Runs one request; the saved values, packed. `unpickler` rebuilds what the client sent,
+    `builtins` replaces the block's."""
     with forgotten(), printed(log):
         try:
-            tracer = RequestModel.deserialize(blob, model._remoteable_persistent_objects(), request.compress, unpickler)
+            tracer = RequestModel.deserialize(
+                blob, model._remoteable_persistent_objects(), request.compress, unpickler
+            )
         except Exception as error:
             raise Told(UNREADABLE.format(type(error).__name__, error)) from error
         if builtins is not None:
@@ -52,7 +57,11 @@ def execute(
         try:
             tracer.execute(tracer.info.code)
             saves = _saves()
-            saved = {name: value for name, value in tracer.info.frame.f_locals.items() if id(value) in saves}
+            saved = {
+                name: value
+                for name, value in tracer.info.frame.f_locals.items()
+                if id(value) in saves
+            }
         finally:
             dec()
     file = io.BytesIO()
@@ -71,7 +80,8 @@ def described(error: Exception) -> str:
 
 @contextmanager
 def forgotten() -> Iterator[None]:
-    """Undoes what nnsight remembers of a block by the client's file and line: the next request may have the same."""
+    """Undoes what nnsight remembers of a block by the client's file and line: the next request may
+    have the same."""
     caches = (linecache.cache, sources.SOURCES, sources.BLOCKS)
     before = [dict(cache) for cache in caches]
     try:

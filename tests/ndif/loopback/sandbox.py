@@ -1,4 +1,5 @@
-"""Sandbox mode: the block runs in NDIF's runner, a fresh process with a weightless model; the forward pass runs here."""
+"""Sandbox mode: the block runs in NDIF's runner, a fresh process with a weightless model; the
+forward pass runs here."""
 
 from __future__ import annotations
 
@@ -17,18 +18,33 @@ from loopback.inside import Log, Told
 
 
 def start(folder: Path, hidden: Iterable[str]) -> str:
-    """Starts the process that forks the runners; returns its socket's path. It ends with this one."""
+    """Starts the process that forks the runners; returns its socket's path. It ends with this
+    one."""
     path = f"{tempfile.mkdtemp(prefix='ndif-')}/runner.sock"
-    command = [sys.executable, str(Path(__file__).with_name("runner.py")), path, str(folder), *hidden]
-    env = runner_env() | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("runner.py")),
+        path,
+        str(folder),
+        *hidden,
+    ]
+    env = runner_env() | {
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    process = subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
         raise RuntimeError(f"the sandbox runner did not start ({process.wait()})")
     return path
 
 
-def execute(model: TransformersModel, path: str, request: RequestModel, blob: bytes, log: Log) -> bytes:
+def execute(
+    model: TransformersModel, path: str, request: RequestModel, blob: bytes, log: Log
+) -> bytes:
     """Runs one request as NDIF's model actor does; the saved values, packed."""
     connection = Connection.open(path)
     try:

@@ -1,5 +1,5 @@
-"""Strict mode: in this process, and stricter than NDIF. What a payload may name is listed, and so is what its code may import
-and call."""
+"""Strict mode: in this process, and stricter than NDIF. What a payload may name is listed, and so
+is what its code may import and call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ PACKAGES = {"torch", "nnsight", "transformers", "collections", "typing", "operat
 """What every NDIF has, and nothing that reaches outside the process by itself."""
 HELPERS = {"subimport", "dynamic_subimport", "_builtin_type"}
 """Of cloudpickle's; those for bytecode, which another Python can't read, are not here."""
-FORBIDDEN = {"open", "eval", "exec", "compile", "input", "breakpoint", "globals", "locals", "vars", "exit", "quit", "help"}
+FORBIDDEN = {
+    "open",
+    "eval",
+    "exec",
+    "compile",
+    "input",
+    "breakpoint",
+    "globals",
+    "locals",
+    "vars",
+    "exit",
+    "quit",
+    "help",
+}
 
 
 class Rejected(pickle.UnpicklingError):
@@ -30,7 +43,9 @@ def allowed_import(name: str, *args: Any) -> ModuleType:
     return builtins.__import__(name, *args)
 
 
-BUILTINS = {n: v for n, v in vars(builtins).items() if n not in FORBIDDEN} | {"__import__": allowed_import}
+BUILTINS = {n: v for n, v in vars(builtins).items() if n not in FORBIDDEN} | {
+    "__import__": allowed_import
+}
 
 
 def subimport(name: str) -> ModuleType:
@@ -60,7 +75,11 @@ class StrictUnpickler(CustomCloudUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The object of that name, if it may be named."""
         root = module.partition(".")[0]
-        known = root in PACKAGES or (root == "builtins" and name in BUILTINS) or (root == "cloudpickle" and name in HELPERS)
+        known = (
+            root in PACKAGES
+            or (root == "builtins" and name in BUILTINS)
+            or (root == "cloudpickle" and name in HELPERS)
+        )
         if not known:
             raise Rejected(f"strict: the payload names {module}.{name}")
         return INSTEAD.get((module, name)) or super().find_class(module, name)
