@@ -166,9 +166,11 @@ def test_prompts_of_two_sets_are_answered_and_measured_once(
     runner, directions, folder, monkeypatch
 ):
     asked, original = [], type(runner).generate
-    generate = lambda self, prompts, *a, **k: (
-        asked.extend(prompts) or original(self, prompts, *a, **k)
-    )  # noqa: E731
+
+    def generate(self, prompts, *a, **k):
+        asked.extend(prompts)
+        return original(self, prompts, *a, **k)
+
     monkeypatch.setattr(type(runner), "generate", generate)
     judged = []
     counting = replace(

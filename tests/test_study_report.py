@@ -365,7 +365,7 @@ def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
 
 def test_the_page_is_that_of_the_recipe_that_the_folder_names(tmp_path, monkeypatch):
     folder, named = Folder(tmp_path), {"settings": {}, "format": FORMAT}
-    monkeypatch.setattr("nnsteer.report.skills.write", lambda folder: {"page of": "skills"})
+    monkeypatch.setattr("nnsteer.report.skills.write", lambda _: {"page of": "skills"})
     folder.write_json("config.json", named | {"recipe": "skills"})
     assert report.write(folder) == {"page of": "skills"}
     for config, says in (
