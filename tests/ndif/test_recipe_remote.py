@@ -67,7 +67,8 @@ def test_the_same_directions_answers_and_rates(sandbox, served, tmp_path):
         and got["condition"]["layer"] == want["condition"]["layer"]
     )
     lines = (
-        (tmp_path / where / "rows.jsonl").read_text().splitlines() for where in ("there", "here")
+        (tmp_path / where / "completions.jsonl").read_text().splitlines()
+        for where in ("there", "here")
     )
     rows = [
         sorted((row["variant"], row["prompt"], row["completion"]) for row in map(json.loads, own))
