@@ -16,7 +16,7 @@ from nnsteer import command, find_model
 from nnsteer.command import read_preset
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure.kinds import OfAnswers
+from nnsteer.measure.kinds import AnswerMeasure
 from nnsteer.measure.named import PLAIN
 from nnsteer.model.runner import Runner
 from nnsteer.program.files import load_programs
@@ -42,7 +42,7 @@ def odd():
         return [float(len(answer.text) % 2) for answer in answers]
 
     with pytest.MonkeyPatch.context() as patch:
-        refusal = OfAnswers("refusal", "odd", True, values)
+        refusal = AnswerMeasure("refusal", "odd", True, values)
         patch.setitem(PLAIN, "refusal", lambda _: refusal)
         yield
 
@@ -261,7 +261,7 @@ def test_answers_that_could_not_be_judged_count_for_neither(config, tmp_path, mo
     def values(answers):
         return [float("nan") if len(answer.text) % 3 == 0 else 1.0 for answer in answers]
 
-    monkeypatch.setitem(PLAIN, "refusal", lambda _: OfAnswers("refusal", "fails", True, values))
+    monkeypatch.setitem(PLAIN, "refusal", lambda _: AnswerMeasure("refusal", "fails", True, values))
     out, small = tmp_path / "failing", {"methods": ("ace",), "alphas": (0.0, 1.0), "layer": (2,)}
     main(replace(config, **small, samples=1, tune_prompts=4, test_prompts=6, out=out))
     (rows, axes), summary = rows_of(out), json.loads((out / "summary.json").read_text())

@@ -18,7 +18,7 @@ from nnsteer.program.span import GENERATED, PROMPT
 from nnsteer.recipes import refusal
 from nnsteer.recipes.categories import Config as CategoriesConfig
 from nnsteer.recipes.categories import main as categories_main
-from nnsteer.recipes.published import BATCH, bare, directions, record_with_pads
+from nnsteer.recipes.published import BATCH, directions, record_with_pads, without_header
 from nnsteer.recipes.refusal import plan
 from nnsteer.study.run import Run
 from nnsteer.texts.contrast import ContrastSet, Text, of_prompts
@@ -201,9 +201,12 @@ def test_published_directions_have_length_one_and_lie_before_their_blocks(runner
     found = run.fit("it", pairs, block_outs([1, 2]), PROMPT, "pca_pairwise", directions)
     assert set(found) == {Site(1, "block_in"), Site(2, "block_in")}
     assert all(direction.vector.norm().item() == pytest.approx(1) for direction in found.values())
-    short, long = len(bare(runner).chat.prompt_ids("Hi")), len(runner.chat.prompt_ids("Hi"))
+    short, long = (
+        len(without_header(runner).chat.prompt_ids("Hi")),
+        len(runner.chat.prompt_ids("Hi")),
+    )
     assert short < long
-    assert bare(runner).chat.fingerprint() != runner.chat.fingerprint()
+    assert without_header(runner).chat.fingerprint() != runner.chat.fingerprint()
 
 
 def test_a_run_as_published_steers_before_the_block_at_the_known_point(folder, tmp_path):

@@ -13,7 +13,7 @@ from nnsteer.cli import report
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure import is_refused
-from nnsteer.measure.kinds import OfAnswers
+from nnsteer.measure.kinds import AnswerMeasure
 from nnsteer.model.runner import Runner
 from nnsteer.program.condition import Condition
 from nnsteer.program.files import load_programs
@@ -51,7 +51,7 @@ def toy_measure(config, requests):
             for a in answers
         ]
 
-    return OfAnswers("refusal", "toy", True, values)
+    return AnswerMeasure("refusal", "toy", True, values)
 
 
 def category_rows():

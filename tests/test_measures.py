@@ -18,7 +18,7 @@ from nnsteer.measure.choice import (
 )
 from nnsteer.measure.classifier import classifier
 from nnsteer.measure.divergence import broken, drift, kl
-from nnsteer.measure.kinds import Answer, OfAnswers
+from nnsteer.measure.kinds import Answer, AnswerMeasure
 from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.measure.replies import parting
 from nnsteer.measure.skill import hits, text_loss, top_k
@@ -74,7 +74,7 @@ def test_keywords_count_anywhere_and_in_any_case():
 
 def test_either_is_the_or_of_two_measures_and_keeps_what_could_not_be_had():
     def fixed(*values):
-        return OfAnswers("fixed", "", True, lambda _: list(values))
+        return AnswerMeasure("fixed", "", True, lambda _: list(values))
 
     nan = math.nan
     found = either(fixed(1.0, 0.0, 0.0, nan, nan), fixed(0.0, 1.0, 0.0, 1.0, 0.0)).values(

@@ -11,7 +11,7 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure import classifier as classifying
 from nnsteer.measure.classifier import CAST
-from nnsteer.measure.kinds import Answer, OfAnswers, OfReading
+from nnsteer.measure.kinds import Answer, AnswerMeasure, ReadingMeasure
 from nnsteer.measure.named import KNOWN, measures
 from nnsteer.measure.refusal import by_keywords
 from nnsteer.measure.skill import top_k
@@ -61,9 +61,9 @@ def test_every_name_makes_a_measure_of_that_name(runner, examples, tmp_path):
         if form.startswith("judge") or form in ("classifier", "either"):
             continue  # these ask a server or the hub
         match measure:
-            case OfAnswers():
+            case AnswerMeasure():
                 one = measure.values(given)
-            case OfReading():
+            case ReadingMeasure():
                 one = measure.values(runner, given)
             case _:
                 one = measure.values(runner, NOTHING, PROMPTS)

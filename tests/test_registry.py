@@ -406,7 +406,7 @@ def test_a_wrong_name_is_one_line_before_any_model(
 def test_a_measure_that_is_none_is_refused(package, tmp_path):
     with pytest.raises(
         UserError,
-        match=r"measure my_steering.more:nothing: gives int; give a function to an OfAnswers",
+        match=r"measure my_steering.more:nothing: gives int; give a function to an AnswerMeasure",
     ):
         measures(["my_steering.more:nothing"], [], tmp_path)
 

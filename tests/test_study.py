@@ -20,7 +20,7 @@ import torch
 from nnsteer.errors import UserError
 from nnsteer.fit import random_like
 from nnsteer.folder import open_folder
-from nnsteer.measure.kinds import OfAnswers, OfModel
+from nnsteer.measure.kinds import AnswerMeasure, ModelMeasure
 from nnsteer.program.program import Program, add
 from nnsteer.program.site import Site
 from nnsteer.study.build import name_of
@@ -32,7 +32,7 @@ from nnsteer.texts.source import Prompt
 
 from conftest import HARMFUL, MIXED
 
-LENGTH = OfAnswers("length", "", False, lambda answers: [float(len(a.ids)) for a in answers])
+LENGTH = AnswerMeasure("length", "", False, lambda answers: [float(len(a.ids)) for a in answers])
 
 
 def first_token(runner, programs, prompts):
@@ -41,7 +41,7 @@ def first_token(runner, programs, prompts):
     ]
 
 
-FIRST = OfModel("first token", "", False, first_token)
+FIRST = ModelMeasure("first token", "", False, first_token)
 
 
 def study(directions, strengths=(0.5, 2.0), measures=(LENGTH, FIRST)):
@@ -189,7 +189,7 @@ def test_prompts_of_two_sets_are_answered_and_measured_once(
 
 def test_values_that_could_not_be_had_are_asked_for_again(runner, directions, folder):
     for value, found in ((math.nan, None), (1.0, 1.0)):
-        unsure = OfAnswers(
+        unsure = AnswerMeasure(
             "unsure", "", True, lambda answers, value=value: [value for _ in answers]
         )
         run(study(directions, measures=(unsure,)), runner, folder)

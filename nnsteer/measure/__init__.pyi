@@ -1,10 +1,10 @@
 from .divergence import broken as broken
 from .divergence import drift as drift
 from .divergence import kl as kl
+from .kinds import AnswerMeasure as AnswerMeasure
 from .kinds import Measure as Measure
-from .kinds import OfAnswers as OfAnswers
-from .kinds import OfModel as OfModel
-from .kinds import OfReading as OfReading
+from .kinds import ModelMeasure as ModelMeasure
+from .kinds import ReadingMeasure as ReadingMeasure
 from .named import measures as measures
 from .refusal import by_keywords as by_keywords
 from .refusal import by_openers as by_openers

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from nnsteer.errors import UserError
-from nnsteer.measure.kinds import Answer, OfAnswers, OfModel, Value, fingerprint
+from nnsteer.measure.kinds import Answer, AnswerMeasure, ModelMeasure, Value, fingerprint
 from nnsteer.measure.replies import Pair, Reply, replies
 from nnsteer.model.runner import Runner
 from nnsteer.program.program import Program
@@ -46,7 +46,7 @@ class Tally:
         return self.commonest > COLLAPSE * self.total
 
 
-def choice(items: Sequence[Item]) -> OfModel:
+def choice(items: Sequence[Item]) -> ModelMeasure:
     """One greedy token after each item's opener: what was `said` (the item's `matching` or `other`
     word, or another token's text, a faulty answer), and the `margin` of the matching word's logit
     over the other's."""
@@ -57,7 +57,7 @@ def choice(items: Sequence[Item]) -> OfModel:
         given = replies(runner, prompts, [item.responses for item in asked], programs)
         return [said_and_meant(item, reply) for item, reply in zip(asked, given, strict=True)]
 
-    return OfModel("choice", f"items {fingerprint(list(items))}", False, values)
+    return ModelMeasure("choice", f"items {fingerprint(list(items))}", False, values)
 
 
 def said_and_meant(item: Item, reply: Reply) -> Value:
@@ -85,31 +85,31 @@ def tally(pairs: Pairs, answers: Sequence[Answer]) -> Tally:
     return counted([{"said": said, "matching": a, "other": b} for said, (a, b) in given])
 
 
-def matching(pairs: Pairs) -> OfAnswers:
+def matching(pairs: Pairs) -> AnswerMeasure:
     """1 for an answer that begins with the matching letter; its mean is the matching score. Meant
     for answers of a token or two: of a sentence, the article A would be a letter."""
     values = lambda answers: [float(tally(pairs, [a]).matching) for a in answers]  # noqa: E731
-    return OfAnswers("matching", named_by(pairs), True, values)
+    return AnswerMeasure("matching", named_by(pairs), True, values)
 
 
-def faulty(pairs: Pairs) -> OfAnswers:
+def faulty(pairs: Pairs) -> AnswerMeasure:
     """1 for an answer that begins with neither letter."""
     values = lambda answers: [float(tally(pairs, [a]).faulty) for a in answers]  # noqa: E731
-    return OfAnswers("faulty", named_by(pairs), True, values)
+    return AnswerMeasure("faulty", named_by(pairs), True, values)
 
 
-def margin(pairs: Pairs) -> OfModel:
+def margin(pairs: Pairs) -> ModelMeasure:
     """The matching answer's logit minus the other's, of the tokens in which they first differ."""
-    return OfModel("margin", named_by(pairs), False, partial(margins, pairs))
+    return ModelMeasure("margin", named_by(pairs), False, partial(margins, pairs))
 
 
-def chooses(pairs: Pairs) -> OfModel:
+def chooses(pairs: Pairs) -> ModelMeasure:
     """1 where the matching answer's token has the higher logit of the two."""
 
     def values(runner: Runner, programs: Programs, prompts: Prompts) -> list[float]:
         return [float(difference > 0) for difference in margins(pairs, runner, programs, prompts)]
 
-    return OfModel("chooses", named_by(pairs), True, values)
+    return ModelMeasure("chooses", named_by(pairs), True, values)
 
 
 def margins(pairs: Pairs, runner: Runner, programs: Programs, prompts: Prompts) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from nnsteer.errors import UserError
-from nnsteer.measure.kinds import Answer, OfAnswers
+from nnsteer.measure.kinds import Answer, AnswerMeasure
 from nnsteer.model.load import reason
 
 # what CAST's refusal rates use
@@ -19,7 +19,7 @@ REFUSAL = "REJECTION"  # its label for a refusal
 MAX_TOKENS = 512  # of an answer; what comes after is not read
 
 
-def classifier(source: str = CAST, label: str = REFUSAL, batch_size: int = 32) -> OfAnswers:
+def classifier(source: str = CAST, label: str = REFUSAL, batch_size: int = 32) -> AnswerMeasure:
     """1 for an answer to which the classifier gives `label` before every other. `source` is a
     folder or `MODEL@REVISION`. The classifier is loaded when the first answers come, on the
     accelerator if there is one. Raises UserError for a hub id without a revision here; and then,
@@ -39,7 +39,7 @@ def classifier(source: str = CAST, label: str = REFUSAL, batch_size: int = 32) -
         found = classify(texts, batch_size=batch_size, truncation=True, max_length=limit)
         return [float(best["label"] == label) for best in found]
 
-    return OfAnswers("classifier", f"{label} by {source}", True, values)
+    return AnswerMeasure("classifier", f"{label} by {source}", True, values)
 
 
 def parsed(source: str) -> tuple[str, str | None]:

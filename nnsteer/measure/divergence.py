@@ -8,7 +8,7 @@ import torch
 
 from nnsteer.kernels import logits
 from nnsteer.measure import coherence
-from nnsteer.measure.kinds import Answer, OfModel, OfReading
+from nnsteer.measure.kinds import Answer, ModelMeasure, ReadingMeasure
 from nnsteer.model.runner import Runner
 from nnsteer.program.program import Program
 from nnsteer.texts.contrast import Text
@@ -18,7 +18,7 @@ MAX_DRIFT = 3.0  # nats
 NOTHING = Program()
 
 
-def kl() -> OfModel:
+def kl() -> ModelMeasure:
     """KL(steered || unsteered) of the distribution of the answer's first token, in nats. A program
     that only edits the tokens after the prompt has 0."""
 
@@ -33,7 +33,7 @@ def kl() -> OfModel:
             )
         return found
 
-    return OfModel("kl", "first token, nats", False, values, unsteered_too=True)
+    return ModelMeasure("kl", "first token, nats", False, values, unsteered_too=True)
 
 
 def divergences(runner: Runner, programs: Sequence[Program], texts: Sequence[str]) -> list[float]:
@@ -47,11 +47,11 @@ def divergences(runner: Runner, programs: Sequence[Program], texts: Sequence[str
     )
     twins = [*range(len(plain)), *map(plain.index, texts)]
     others = torch.tensor([numbers.index(twins[i]) for i in numbers])
-    found = whole.taken(batch, programs, 1, logits.divergences, others).tolist()
+    found = whole.reduce_logits(batch, programs, 1, logits.divergences, others).tolist()
     return [found[numbers.index(i)] for i in range(len(plain), len(own))]
 
 
-def drift() -> OfReading:
+def drift() -> ReadingMeasure:
     """The median loss of an answer's tokens under the unsteered model, in nats
     (`coherence.drift`)."""
 
@@ -61,10 +61,10 @@ def drift() -> OfReading:
         )
         return [coherence.drift(loss) for loss in losses]
 
-    return OfReading("drift", "nats of the unsteered model", False, values)
+    return ReadingMeasure("drift", "nats of the unsteered model", False, values)
 
 
-def broken(max_drift: float = MAX_DRIFT) -> OfReading:
+def broken(max_drift: float = MAX_DRIFT) -> ReadingMeasure:
     """1 for an answer that is empty, goes round in circles or drifts further than `max_drift` nats
     (`coherence.broken`)."""
 
@@ -77,7 +77,7 @@ def broken(max_drift: float = MAX_DRIFT) -> OfReading:
             for a, loss in zip(answers, losses, strict=True)
         ]
 
-    return OfReading(
+    return ReadingMeasure(
         "broken",
         f"empty, circling, or beyond {max_drift} nats of the unsteered model",
         True,

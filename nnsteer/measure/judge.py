@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure.endpoint import Endpoint, ask, check
-from nnsteer.measure.kinds import Answer, OfAnswers, fingerprint
+from nnsteer.measure.kinds import Answer, AnswerMeasure, fingerprint
 from nnsteer.toml import read_toml
 
 FILE = "judge.jsonl"
@@ -47,7 +47,7 @@ class Rubric:
     scale: Scale
 
 
-def judge(rubric: Rubric, endpoint: Endpoint, folder: Folder) -> OfAnswers:
+def judge(rubric: Rubric, endpoint: Endpoint, folder: Folder) -> AnswerMeasure:
     """The judge's value of each answer, NaN for a failure. Raises UserError at once for a key that
     is not set."""
     check(endpoint)
@@ -55,7 +55,7 @@ def judge(rubric: Rubric, endpoint: Endpoint, folder: Folder) -> OfAnswers:
     def values(answers: Sequence[Answer]) -> list[float]:
         return judged(rubric, endpoint, folder, answers)
 
-    return OfAnswers("judge", identity(rubric, endpoint), rubric.scale == "yes-no", values)
+    return AnswerMeasure("judge", identity(rubric, endpoint), rubric.scale == "yes-no", values)
 
 
 def judged(

@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OfAnswers:
+class AnswerMeasure:
     """Judges answers that are there already, by what they say."""
 
     name: str
@@ -40,7 +40,7 @@ class OfAnswers:
 
 
 @dataclass(frozen=True)
-class OfReading:
+class ReadingMeasure:
     """Judges answers that are there already, by how the unsteered model reads them: a pass over
     each batch."""
 
@@ -51,7 +51,7 @@ class OfReading:
 
 
 @dataclass(frozen=True)
-class OfModel:
+class ModelMeasure:
     """Asks the steered model itself, a pass over each batch: `values(runner, programs, prompts)`,
     one program for each prompt."""
 
@@ -63,7 +63,7 @@ class OfModel:
     """Whether each batch has every prompt in it unsteered besides."""
 
 
-Measure = OfAnswers | OfReading | OfModel
+Measure = AnswerMeasure | ReadingMeasure | ModelMeasure
 
 
 def fingerprint(value: object) -> str:

@@ -16,7 +16,7 @@ from nnsteer.measure.choice import chooses, faulty, load_pairs, margin, matching
 from nnsteer.measure.classifier import CAST, REFUSAL, classifier
 from nnsteer.measure.divergence import broken, drift, kl
 from nnsteer.measure.judge import judge, load_judge
-from nnsteer.measure.kinds import Measure, OfAnswers, OfModel, OfReading
+from nnsteer.measure.kinds import AnswerMeasure, Measure, ModelMeasure, ReadingMeasure
 from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.measure.skill import text_loss, top_k
 from nnsteer.measure.text import distinct, length
@@ -28,7 +28,7 @@ class Means:
 
     refusals: Sequence[str]
     folder: Folder
-    classify: Callable[[str, str], OfAnswers]
+    classify: Callable[[str, str], AnswerMeasure]
     """A classifier by source and label, made once."""
 
 
@@ -90,15 +90,15 @@ def named(name: str, means: Means) -> Measure:
     if kind in (*PLAIN, *NUMBERED, *GIVEN):
         raise UserError(registry.unknown(GROUP, KNOWN, name))
     made = registry.outside(GROUP, KNOWN, name)()
-    if not isinstance(made, OfAnswers | OfReading | OfModel):
+    if not isinstance(made, AnswerMeasure | ReadingMeasure | ModelMeasure):
         raise UserError(
             f"measure {name}: gives {type(made).__name__}; "
-            "give a function to an OfAnswers, OfReading or OfModel"
+            "give a function to an AnswerMeasure, ReadingMeasure or ModelMeasure"
         )
     return made
 
 
-def classified(given: str, means: Means) -> OfAnswers:
+def classified(given: str, means: Means) -> AnswerMeasure:
     """The classifier of `MODEL@REVISION` or a folder, with `,label=LABEL` where refusals have
     another label there."""
     source, _, label = given.partition(",label=")

@@ -42,7 +42,7 @@ def replies(
     found = {}
     for batch, steering, numbers in runner.batches(rows, programs):
         asked = torch.tensor([tokens[i] for i in numbers])
-        taken = runner.taken(batch, steering, 1, choices, asked)
+        taken = runner.reduce_logits(batch, steering, 1, choices, asked)
         tops, logits = taken["top"].tolist(), taken["asked"].tolist()
         for i, top, (first, second) in zip(numbers, tops, logits, strict=True):
             answer_of = dict(zip(tokens[i], pairs[i], strict=True))

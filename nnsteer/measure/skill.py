@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nnsteer.errors import UserError
 from nnsteer.kernels.logits import losses, ranks
-from nnsteer.measure.kinds import OfModel, Value, fingerprint
+from nnsteer.measure.kinds import ModelMeasure, Value, fingerprint
 from nnsteer.model.completion import by_row
 from nnsteer.model.runner import Runner
 from nnsteer.model.traces import Take
@@ -23,7 +23,7 @@ MAX_TOKENS = 512  # of each text
 LOGITS_AT_ONCE = 2**28  # 1 GiB in fp32
 
 
-def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> OfModel:
+def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) -> ModelMeasure:
     """The share of a text's tokens that are among the `k` most likely ones after the tokens before
     them; tokens in `skip` are left out of the count (van der Weij et al. 2024, arXiv 2403.05767).
     NaN where no token is counted."""
@@ -37,13 +37,13 @@ def top_k(k: int = 1, skip: Sequence[int] = (), max_tokens: int = MAX_TOKENS) ->
     return of_texts(f"top-{k}", skipped, max_tokens, ranks, share)
 
 
-def text_loss(max_tokens: int = MAX_TOKENS) -> OfModel:
+def text_loss(max_tokens: int = MAX_TOKENS) -> ModelMeasure:
     """The mean loss of a text's tokens, in nats. NaN for a text of one token."""
     mean = lambda tokens, losses: losses.mean().item()  # noqa: E731, ARG005
     return of_texts("cross-entropy", ", nats", max_tokens, losses, mean)
 
 
-def hits(max_tokens: int = MAX_TOKENS) -> OfModel:
+def hits(max_tokens: int = MAX_TOKENS) -> ModelMeasure:
     """How many tokens of a text are predicted, how many of them are the most likely one, and how
     many among the ten most likely: `tokens`, `top1` and `top10`, from one pass."""
 
@@ -61,7 +61,7 @@ def counted(tokens: Tensor, skip: Sequence[int]) -> Tensor:
 
 def of_texts(
     name: str, how: str, max_tokens: int, take: Take, value: Callable[[Tensor, Tensor], Value]
-) -> OfModel:
+) -> ModelMeasure:
     """The measure of what `value` makes of a text's tokens but the first, and of what `take` makes
     of the steered model's logits of them, both [token - 1]."""
 
@@ -71,7 +71,7 @@ def of_texts(
         taken = of_tokens(take, runner, programs, texts(runner, prompts, max_tokens))
         return [value(tokens, numbers) for tokens, numbers in taken]
 
-    return OfModel(name, f"first {max_tokens} tokens{how}", False, values)
+    return ModelMeasure(name, f"first {max_tokens} tokens{how}", False, values)
 
 
 def texts(runner: Runner, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
@@ -93,7 +93,7 @@ def of_tokens(
     prompts: list[tuple[list[int], list[int]]] = [(ids, []) for ids in rows]
     taken = {}
     for batch, in_batch, numbers in small.batches(prompts, programs):
-        values = small.taken(batch, in_batch, 0, take, batch.ids)
+        values = small.reduce_logits(batch, in_batch, 0, take, batch.ids)
         lengths = batch.mask.sum(1).tolist()
         for number, row, ids, n in zip(numbers, values, batch.ids, lengths, strict=True):
             taken[number] = (ids[len(ids) - n + 1 :], row[len(ids) - n :])

@@ -42,7 +42,7 @@ def shared(runner: Runner, batch: Batch, programs: Sequence[Program]) -> list[di
     return shared_blocks(batch, programs, runner.layout)
 
 
-def taken(
+def reduce_logits(
     runner: Runner,
     batch: Batch,
     programs: Sequence[Program],

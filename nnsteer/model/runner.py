@@ -269,14 +269,14 @@ class Runner:
 
     def forward(self, batch: Batch, programs: list[Program], last: int = 0) -> Tensor:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
-        return self.taken(batch, programs, last, whole, batch.ids)
+        return self.reduce_logits(batch, programs, last, whole, batch.ids)
 
-    def taken(
+    def reduce_logits(
         self, batch: Batch, programs: list[Program], last: int, take: traces.Take, wanted: Tensor
     ) -> Any:
         """What a function of `nnsteer.kernels.logits` makes of these logits, which stay with the
         model, and of what is `wanted` of them."""
-        return passes.taken(self, batch, programs, last, take, wanted)
+        return passes.reduce_logits(self, batch, programs, last, take, wanted)
 
     def check(self, program: Program) -> None:
         """Raises UserError for a direction or editor that was fitted on another model."""

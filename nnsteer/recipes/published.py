@@ -34,12 +34,12 @@ def directions(
     """A direction per site as CAST's library has it: of length 1, read without the answer's header
     and with the pads, and moved one layer ahead, to what enters the block that it was read
     behind."""
-    read = record_with_pads(bare(runner), contrast, sites, span, watch)
+    read = record_with_pads(without_header(runner), contrast, sites, span, watch)
     aligned = cast_skew(fit.method_named(method)(read))
     return as_directions([direction.unit() for direction in aligned.values()])
 
 
-def bare(runner: Runner) -> Runner:
+def without_header(runner: Runner) -> Runner:
     """The runner that reads texts without the template's header of the answer, as the library does;
     when it checks a condition, the header is there."""
     return replace(runner, chat=replace(runner.chat, generation_prompt=False))

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from nnsteer.folder import Folder
 from nnsteer.measure.choice import counted
-from nnsteer.report.results import bare
+from nnsteer.report.results import nan_to_null
 from nnsteer.statistics import Difference, Estimate, compare, estimate, holm, wilson
 from nnsteer.study.cells import BASELINE
 from nnsteer.study.rows import read_rows
@@ -61,7 +61,7 @@ def read_cells(folder: Folder, names: Sequence[str], controls: set[str]) -> Cell
     corrected = dict(zip(family, holm([changes[key].p for key in family]), strict=True))
     for key in steered:
         p = {"p_holm": corrected.get(key, float("nan"))}
-        cells[key]["against_baseline"] = bare(asdict(changes[key]) | p)
+        cells[key]["against_baseline"] = nan_to_null(asdict(changes[key]) | p)
     return cells
 
 
@@ -91,7 +91,7 @@ def cell(choices: Sequence[Mapping], max_faulty: float) -> dict:
 
 def rate(estimate: Estimate) -> dict:
     """A share with its interval."""
-    found = bare(asdict(estimate))
+    found = nan_to_null(asdict(estimate))
     return {"rate": found.pop("value"), **found}
 
 
@@ -165,7 +165,7 @@ def text(folder: Folder, order: Sequence[str]) -> dict[str, dict]:
         shares[variant] = [top1[text] * tokens[text] / mean for text in texts]
     found = {}
     for variant, values in shares.items():
-        change = bare(asdict(compare(values, shares[BASELINE], binary=False)))
+        change = nan_to_null(asdict(compare(values, shares[BASELINE], binary=False)))
         against = {"against_baseline": None if variant == BASELINE else change}
         found[variant] = rate(estimate(values, binary=False)) | against
     return found

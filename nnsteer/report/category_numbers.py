@@ -15,7 +15,7 @@ from scipy.optimize import curve_fit
 from nnsteer.folder import Folder
 from nnsteer.measure.refusal import is_broken, is_refused
 from nnsteer.program.condition import fires
-from nnsteer.report.results import bare
+from nnsteer.report.results import nan_to_null
 from nnsteer.statistics import LEVEL, RESAMPLES, compare, wilson
 from nnsteer.study.rows import read_rows
 
@@ -58,7 +58,7 @@ class Answers:
             for prompt, refused in self.refused[variant, place].items():
                 more.append(refused)
                 less.append(self.refused[other, place][prompt])
-        return bare(asdict(compare(more, less, binary=True)))
+        return nan_to_null(asdict(compare(more, less, binary=True)))
 
 
 def read_answers(folder: Folder, sides: Mapping[str, str]) -> Answers:

@@ -9,7 +9,7 @@ from typing import Any
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.report.look import STAR, difference, interval, star
-from nnsteer.report.results import Results, Values, bare, compared, read
+from nnsteer.report.results import Results, Values, compared, nan_to_null, read
 from nnsteer.report.section import FACTS, Page, Section, Table, html, tell
 from nnsteer.statistics import estimate
 
@@ -79,7 +79,7 @@ def cells(a: Results, b: Results) -> list[dict]:
         binary = rates[measure]
         changes = compared(pairs, binary)
         for variant, (of_b, of_a) in pairs.items():
-            one, two = (bare(asdict(estimate([*v.values()], binary))) for v in (of_a, of_b))
+            one, two = (nan_to_null(asdict(estimate([*v.values()], binary))) for v in (of_a, of_b))
             names = {"variant": variant, "set": prompts, "measure": measure, "binary": binary}
             numbers = {"same": of_a == of_b, "a": one, "b": two, "difference": changes[variant]}
             found.append(names | numbers)

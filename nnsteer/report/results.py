@@ -137,7 +137,7 @@ def family(results: Results, measure: dict, prompts: str) -> Family:
             "against_control": against_control.get(variant),
         }
         names = {"variant": variant, "set": prompts, "measure": name, "failed": failed}
-        cells[variant] = names | bare(asdict(estimate(list(own.values()), binary))) | changes
+        cells[variant] = names | nan_to_null(asdict(estimate(list(own.values()), binary))) | changes
     return Family(name, prompts, binary, cells)
 
 
@@ -151,10 +151,10 @@ def compared(pairs: Mapping[str, tuple[Values, Values]], binary: bool) -> dict[s
         differences[name] = asdict(compare(own, other, binary))
     corrected = holm([difference["p"] for difference in differences.values()])
     found = zip(differences.items(), corrected, strict=True)
-    return {name: bare(difference | {"p_holm": p}) for (name, difference), p in found}
+    return {name: nan_to_null(difference | {"p_holm": p}) for (name, difference), p in found}
 
 
-def bare(numbers: dict) -> dict:
+def nan_to_null(numbers: dict) -> dict:
     """Null for NaN, which JSON does not know."""
     return {
         name: None if math.isnan(value) else value if name == "n" else float(value)

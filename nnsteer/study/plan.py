@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nnsteer.folder import Folder
-from nnsteer.measure.kinds import Measure, OfAnswers, OfModel
+from nnsteer.measure.kinds import AnswerMeasure, Measure, ModelMeasure
 from nnsteer.model.layout import num_layers
 from nnsteer.model.load import ModelFiles
 from nnsteer.model.lower import edits_before_reading
@@ -230,11 +230,11 @@ def values(
         [row for row in lines(planner.folder, VALUES) if row["value"] is not None],
     )
     name, there = f"values of {measure.name}", n - len(todo)
-    if isinstance(measure, OfAnswers):
+    if isinstance(measure, AnswerMeasure):
         return Part(name, there, len(todo), 0, 0, 0, 0)
     chunks = in_chunks(todo, planner.batch_size)
     read = sum(tokens[q.prompt.text] for q in todo)
-    if isinstance(measure, OfModel):
+    if isinstance(measure, ModelMeasure):
         passes = len(chunks) + sum(map(reads_ahead, chunks))
         if measure.unsteered_too:
             read += sum(tokens[text] for chunk in chunks for text in {q.prompt.text for q in chunk})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnsteer.folder import Folder, hold
-from nnsteer.measure.kinds import Measure, OfModel
+from nnsteer.measure.kinds import Measure, ModelMeasure
 from nnsteer.model.runner import Runner
 from nnsteer.study.cells import BASELINE, Sampling, Variant
 from nnsteer.study.rows import ANSWERS, VALUES, forget_failures, of_answers, of_values, set_aside
@@ -36,7 +36,7 @@ class Study:
     @property
     def generates(self) -> bool:
         """Whether some measure needs answers."""
-        return not all(isinstance(measure, OfModel) for measure in self.measures)
+        return not all(isinstance(measure, ModelMeasure) for measure in self.measures)
 
 
 def run(study: Study, runner: Runner, folder: Folder) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from nnsteer.errors import UserError
 from nnsteer.folder import Folder
-from nnsteer.measure.kinds import Answer, Measure, OfAnswers, OfModel, OfReading
+from nnsteer.measure.kinds import Answer, AnswerMeasure, Measure, ModelMeasure, ReadingMeasure
 from nnsteer.model.completion import Completion
 from nnsteer.model.runner import Runner
 from nnsteer.progress import bar
@@ -72,7 +72,7 @@ class Table:
         """Adds to completions.jsonl and rows.jsonl what they lack of these questions; returns the
         lines of both by key."""
         answers: dict[str, dict] = {}
-        if not all(isinstance(measure, OfModel) for measure in measures):
+        if not all(isinstance(measure, ModelMeasure) for measure in measures):
             keyed = of_answers(asked)
             answers = copy_known(self.folder, ANSWERS, keyed)
             self.fill(ANSWERS, "answers", keyed, answers, self.runner, self.answer)
@@ -80,7 +80,7 @@ class Table:
         everything = [keyed for of_measure in keyed_values.values() for keyed in of_measure]
         values = copy_known(self.folder, VALUES, everything)
         for measure in measures:
-            judges = isinstance(measure, OfAnswers)
+            judges = isinstance(measure, AnswerMeasure)
             runner = self.runner.with_batch_size(JUDGED_AT_ONCE) if judges else self.runner
             work = partial(measured, measure, answers)
             self.fill(VALUES, measure.name, keyed_values[measure.name], values, runner, work)
@@ -138,7 +138,7 @@ def measured(
 ) -> list[dict]:
     """The values of a batch."""
     prompts = [q.prompt for q in chunk]
-    if isinstance(measure, OfModel):
+    if isinstance(measure, ModelMeasure):
         values = measure.values(runner, [q.program for q in chunk], prompts)
     else:
         lines = [answers[q.key] for q in chunk]
@@ -147,14 +147,16 @@ def measured(
             for prompt, line in zip(prompts, lines, strict=True)
         ]
         values = judged(measure, runner, given)
-    return [{"measure": measure.name, "value": nan_to_null(value)} for value in values]
+    return [{"measure": measure.name, "value": null_for_nan(value)} for value in values]
 
 
-def judged(measure: OfAnswers | OfReading, runner: Runner, given: Sequence[Answer]) -> list:
+def judged(
+    measure: AnswerMeasure | ReadingMeasure, runner: Runner, given: Sequence[Answer]
+) -> list:
     """The value of each answer. Where a condition does not hold, variants give the same answer: it
     is judged once."""
     distinct = list(dict.fromkeys(given))
-    if isinstance(measure, OfReading):
+    if isinstance(measure, ReadingMeasure):
         values = measure.values(runner, distinct)
     else:
         values = measure.values(distinct)
@@ -183,6 +185,6 @@ def answer_line(completion: Completion) -> dict:
     }
 
 
-def nan_to_null(value: Any) -> Any:
+def null_for_nan(value: Any) -> Any:
     """A value that could not be had is null."""
     return None if isinstance(value, float) and math.isnan(value) else value

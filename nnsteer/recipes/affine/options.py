@@ -12,7 +12,7 @@ from nnsteer.errors import UserError
 from nnsteer.folder import Folder
 from nnsteer.measure import named
 from nnsteer.measure.divergence import broken
-from nnsteer.measure.kinds import OfAnswers, OfReading
+from nnsteer.measure.kinds import AnswerMeasure, ReadingMeasure
 from nnsteer.measure.standardisation import check_alphas
 from nnsteer.model.layout import check_layers, num_layers
 from nnsteer.model.load import ModelFiles, find_model
@@ -41,10 +41,10 @@ def model(config: Config) -> tuple[ModelFiles, tuple[int, ...]]:
     return files, candidates
 
 
-def measures(config: Config, texts: Requests) -> tuple[OfAnswers, OfReading]:
+def measures(config: Config, texts: Requests) -> tuple[AnswerMeasure, ReadingMeasure]:
     """What a refusal is, and what is broken. Raises UserError for a measure of something else."""
     (judge,) = named.measures([config.measure], texts.refusals, config.out.expanduser())
-    if not isinstance(judge, OfAnswers) or not judge.binary:
+    if not isinstance(judge, AnswerMeasure) or not judge.binary:
         raise UserError(
             f"--measure {config.measure}: must judge answers with yes or no, "
             "as refusal, classifier or a judge does"

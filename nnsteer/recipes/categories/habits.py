@@ -16,7 +16,7 @@ from nnsteer.program.quirks import cast_skew
 from nnsteer.program.site import Place
 from nnsteer.program.span import PROMPT, Reading
 from nnsteer.progress import Watch
-from nnsteer.recipes.published import bare, record_with_pads
+from nnsteer.recipes.published import record_with_pads, without_header
 from nnsteer.recipes.refusal.options import SPANS, Config, Doses
 from nnsteer.study.cells import Variant
 from nnsteer.study.choose import Dose
@@ -52,7 +52,7 @@ class Habits:
         watch: Watch,
     ) -> Directions:
         """A direction per site, as it is read with these habits."""
-        reader = bare(runner) if self.bare_template else runner
+        reader = without_header(runner) if self.bare_template else runner
         record = record_with_pads if self.pads_pooled else Runner.record
         directions = fit.method_named(method)(record(reader, contrast, sites, over, watch))
         return cast_skew(directions) if self.skew else directions

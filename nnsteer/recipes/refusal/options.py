@@ -13,7 +13,7 @@ from nnsteer import fit
 from nnsteer.command import at_least_one
 from nnsteer.errors import UserError
 from nnsteer.measure.classifier import classifier
-from nnsteer.measure.kinds import OfAnswers
+from nnsteer.measure.kinds import AnswerMeasure
 from nnsteer.measure.refusal import by_keywords, by_openers, either
 from nnsteer.model.layout import check_layers, num_layers
 from nnsteer.model.load import ModelFiles, find_model
@@ -118,7 +118,7 @@ def file_of(window: str) -> str:
     return f"behaviour_{window.replace(' ', '_')}"
 
 
-def refusal(config: Config, texts: Requests) -> OfAnswers:
+def refusal(config: Config, texts: Requests) -> AnswerMeasure:
     """What a refusal is."""
     if config.judged_by == "openers":
         return by_openers(texts.refusals)
