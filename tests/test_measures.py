@@ -285,10 +285,10 @@ def test_kl_reads_each_prompt_unsteered_once_however_many_variants_it_has(
     never = Condition(directions[Site(0)], 2.0)  # no cosine is above 2
     variants = [add(directions, s) for s in (0.5, 1.0, 2.0)] + [add(directions, 4.0).when(never)]
     programs, prompts = [v for v in variants for _ in PROMPTS], PROMPTS * len(variants)
-    rows, taken = [], type(runner).taken
+    rows, taken = [], type(runner).reduce_logits
     monkeypatch.setattr(
         type(runner),
-        "taken",
+        "reduce_logits",
         lambda self, b, *rest: rows.append(len(b.ids)) or taken(self, b, *rest),
     )
     found = kl().values(runner.with_batch_size(32), programs, prompts)

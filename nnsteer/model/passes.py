@@ -64,7 +64,7 @@ def of_responses(
     values: dict[int, Tensor] = {}
     for batch, programs, numbers in runner.batches(rows, program):
         last = batch.answer_and_one
-        made = taken(runner, batch, programs, last, take, batch.ids[:, -last:])
+        made = reduce_logits(runner, batch, programs, last, take, batch.ids[:, -last:])
         lengths = batch.response_lengths.tolist()
         for number, row, length in zip(numbers, made, lengths, strict=True):
             values[number] = row[len(row) - length - before :]

@@ -13,7 +13,7 @@ from nnsteer.report.look import NONE, difference, interval, number
 from nnsteer.report.section import Page, Picture, Section, Table, publish
 from nnsteer.report.skills_figures import by_place, coefficients, trade_off
 from nnsteer.study.rows import read_rows
-from nnsteer.study.table import nan_to_null
+from nnsteer.study.table import null_for_nan
 from nnsteer.texts.bundled import bundled
 from nnsteer.texts.skills import DOMAINS
 
@@ -123,7 +123,7 @@ def variant(top1: TradeOff, top10: TradeOff) -> dict:
         "kept": {level: cell(top1, kept_at(float(level))) for level in LEVELS},
         "gap": cell(top1, gap),
         "top10": {"kept": {"0.9": cell(top10, kept_at(0.9))}, "gap": cell(top10, gap)},
-        "coefficient": nan_to_null(top1.at(0.9).coefficient),
+        "coefficient": null_for_nan(top1.at(0.9).coefficient),
         "curve": [dict(zip(columns, step, strict=True)) for step in steps],
     }
 
@@ -131,7 +131,7 @@ def variant(top1: TradeOff, top10: TradeOff) -> dict:
 def cell(of: TradeOff, summary: tradeoff.Summary, minus: TradeOff | None = None) -> dict:
     """An estimate as JSON holds it."""
     estimate = asdict(tradeoff.estimate(of, summary, minus))
-    return {name: nan_to_null(value) for name, value in estimate.items()}
+    return {name: null_for_nan(value) for name, value in estimate.items()}
 
 
 def sections(summary: dict, drifting: bool) -> list[Section]:
