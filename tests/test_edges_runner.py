@@ -262,3 +262,9 @@ def test_anyio_can_be_imported_after_nnsteer_and_the_version_is_there():
     code = "import nnsteer; nnsteer.Runner; import anyio, anyio.streams.tls; print(nnsteer.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip()[0].isdigit()
+
+
+def test_answers_show_themselves_as_a_table(runner, directions):
+    answers = runner.generate(["<b>", "a map?"], add(directions[1], 1.0), max_new_tokens=2)
+    html = answers._repr_html_()
+    assert html.count("<tr>") == 3 and "<td>&lt;b&gt;</td>" in html and answers == list(answers)

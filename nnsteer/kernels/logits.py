@@ -1,5 +1,6 @@
 """What is made of logits inside a trace, so that little comes home from a server. What a steered
-pass can end with (`Runner.reduce_logits`) is a function of logits [row, token, vocab] and what is wanted.
+pass can end with (`Runner.reduce_logits`) is a function of logits [row, token, vocab] and what is
+wanted.
 
 This file travels to a server, by source: torch alone, no decorators, no defaults.
 """

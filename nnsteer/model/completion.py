@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nnsteer.model.lower import distinct_conditions
 from nnsteer.program.program import Program
+from nnsteer.program.show import shortened, table
 
 T = TypeVar("T")
 
@@ -29,6 +30,21 @@ class Completion:
     fired: tuple[bool, ...]
     prompt: str
     """What was asked."""
+
+
+class Completions(list[Completion]):
+    """Answers in the order of their prompts; in a notebook, a table."""
+
+    def _repr_html_(self) -> str:
+        columns = ("prompt", "answer", "score", "fired")
+        return table(f"Completions: {len(self)}", columns, map(html_row, self))
+
+
+def html_row(answer: Completion) -> tuple[str, str, str, str]:
+    """An answer's cells, with what each condition of its program said."""
+    scores = ", ".join(f"{score:.4g}" for score in answer.scores)
+    fired = ", ".join("yes" if fired else "no" for fired in answer.fired)
+    return shortened(answer.prompt), answer.text, scores, fired
 
 
 def completions(

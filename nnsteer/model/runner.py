@@ -19,7 +19,7 @@ from nnsteer.kernels.logits import losses as losses_of
 from nnsteer.kernels.logits import whole
 from nnsteer.model import fit_there, given, load, passes, traces
 from nnsteer.model.chat import Batch, Chat
-from nnsteer.model.completion import Completion, by_row
+from nnsteer.model.completion import Completion, Completions, by_row
 from nnsteer.model.gather import Read, class_moments, states_and_norms
 from nnsteer.model.layout import Layout, Sites, find_layout, num_layers, places_in
 from nnsteer.model.load import ModelFiles, find_model, load_model
@@ -248,7 +248,7 @@ class Runner:
         seed: int = 0,
         watch: Watch = ignore,
         row_ids: Sequence[int] | None = None,
-    ) -> list[Completion]:
+    ) -> Completions:
         """Answers to each prompt under its program. Temperature 0 is greedy; above it, a row's
         sample depends on its prompt and program, the seed and its number in `row_ids` alone: rows
         with the same have the same sample. Row i's is i where none are given. The checkpoint's own
@@ -265,7 +265,7 @@ class Runner:
             texts = passes.answers(self, batch, programs, some, max_new_tokens, sampling)
             answers |= zip(numbers, texts, strict=True)
             watch(len(programs))
-        return by_row(answers)
+        return Completions(by_row(answers))
 
     def forward(self, batch: Batch, programs: list[Program], last: int = 0) -> Tensor:
         """Steered logits of a batch's `last` tokens (0: of all), fp32 [row, token, vocab]."""
