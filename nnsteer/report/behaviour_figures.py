@@ -77,7 +77,7 @@ def interference(summary: dict) -> Figure:
         axes.plot(*zip(*points, strict=True), linestyle="none", label=f"{name} steered", **look)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.set_xlabel("cosine of what is added with the other's direction")
+    axes.set_xlabel("cosine of what is added with the other")
     axes.set_ylabel("change of the other's score")
     if found["spearman"] is not None:
         axes.set_title(f"Spearman's rank correlation {found['spearman']:.2f}")

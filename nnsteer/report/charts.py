@@ -136,7 +136,9 @@ def heat(
     """A matrix with its words in the cells and a colour bar; returns the bar, whose axis may be in
     percent."""
     image = axes.imshow(table, aspect="auto", **colours)
-    look: Look = {"ha": "center", "va": "center", "fontsize": min(8, 48 / len(columns))}
+    longest = max((len(text) for row in texts for text in row), default=1)
+    size = min(8, 48 / len(columns), 180 / (len(columns) * max(1, longest)))  # fits its cell
+    look: Look = {"ha": "center", "va": "center", "fontsize": size}
     for (i, j), number in np.ndenumerate(np.asarray(table, dtype=float)):
         red, green, blue, _ = image.cmap(image.norm(number))
         dark = not np.isnan(number) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
