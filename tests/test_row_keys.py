@@ -127,7 +127,7 @@ def test_a_refusal_runs_doubled_rows_count_once(tmp_path):
     folder.write_json("seconds.json", {})
     answered(folder, refusal_rows())
     before = (
-        refusal.summarise(folder),
+        refusal.summarise(folder, read_rows(folder, refusal.SETS)),
         category_numbers.read_answers(folder, refusal.SETS),
         read_rows(folder),
     )
@@ -136,7 +136,7 @@ def test_a_refusal_runs_doubled_rows_count_once(tmp_path):
     later = [(*row[:3], not row[3], False) for row in refusal_rows()]  # the later ones are ignored
     answered(folder, later)
     after = (
-        refusal.summarise(folder),
+        refusal.summarise(folder, read_rows(folder, refusal.SETS)),
         category_numbers.read_answers(folder, refusal.SETS),
         read_rows(folder),
     )

@@ -55,16 +55,18 @@ PAPER = "CAST, Table 3, reported for its own models, prompts and classifier; not
 def write(folder: Folder) -> dict:
     """Writes summary.json, the figures and report.html from what lies in the folder, prints the
     tables, and returns the summary."""
-    summary = summarise(folder)
+    rows = read_rows(folder, SETS)
+    summary = summarise(folder, rows)
     folder.write_json("summary.json", summary)
-    page = Page("Conditional refusal", lead(summary), (ABOUT,), sections(folder, summary), RAW)
+    shown = sections(folder, rows, summary)
+    page = Page("Conditional refusal", lead(summary), (ABOUT,), shown, RAW)
     publish(folder, page)
     return summary
 
 
-def summarise(folder: Folder) -> dict:
+def summarise(folder: Folder, rows: Sequence[Row]) -> dict:
     """The content of summary.json."""
-    rows, condition = read_rows(folder, SETS), folder.read_json("condition.json")
+    condition = folder.read_json("condition.json")
     quality = condition["quality"]
     names = ("f1", "precision", "recall")
     return {
@@ -102,9 +104,9 @@ def lead(summary: dict) -> str:
     )
 
 
-def sections(folder: Folder, summary: dict) -> list[Section]:
+def sections(folder: Folder, rows: Sequence[Row], summary: dict) -> list[Section]:
     """The page."""
-    rows, dose = read_rows(folder, SETS), folder.read_json("dose.json")
+    dose = folder.read_json("dose.json")
     condition, variants = folder.read_json("condition.json"), summary["variants"]
     return [
         Section(

@@ -80,11 +80,13 @@ def tried(
     ask: Ask, programs: Mapping[Dose, Program], sets: Sequence[PromptSet]
 ) -> dict[Dose, Trial]:
     """Shares of refused and of broken answers under each dose."""
-    rows = ask([Variant(str(dose), program) for dose, program in programs.items()], sets)
+    variants = {str(dose): Variant(str(dose), program) for dose, program in programs.items()}
+    answers: dict[str, list[Row]] = {name: [] for name in variants}
+    for row in ask(list(variants.values()), sets):
+        answers[row.variant].append(row)
     trials = {}
-    for dose in programs:
-        answers = [row for row in rows if row.variant == str(dose)]
-        trials[dose] = Trial(dose, fmean(map(is_refused, answers)), fmean(map(is_broken, answers)))
+    for dose, of_dose in zip(programs, answers.values(), strict=True):
+        trials[dose] = Trial(dose, fmean(map(is_refused, of_dose)), fmean(map(is_broken, of_dose)))
     return trials
 
 
