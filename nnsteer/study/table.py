@@ -4,7 +4,7 @@ as it is there; what is there already is not asked again."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,10 +72,11 @@ class Table:
         """Adds to completions.jsonl and rows.jsonl what they lack of these questions; returns the
         lines of both by key."""
         answers: dict[str, dict] = {}
+        part = shared_part({question.set for question in asked})
         if not all(isinstance(measure, ModelMeasure) for measure in measures):
             keyed = of_answers(asked)
             answers = copy_known(self.folder, ANSWERS, keyed)
-            self.fill(ANSWERS, "answers", keyed, answers, self.runner, self.answer)
+            self.fill(ANSWERS, f"answers{part}", keyed, answers, self.runner, self.answer)
         keyed_values = {measure.name: of_values(asked, measure) for measure in measures}
         everything = [keyed for of_measure in keyed_values.values() for keyed in of_measure]
         values = copy_known(self.folder, VALUES, everything)
@@ -83,7 +84,8 @@ class Table:
             judges = isinstance(measure, AnswerMeasure)
             runner = self.runner.with_batch_size(JUDGED_AT_ONCE) if judges else self.runner
             work = partial(measured, measure, answers)
-            self.fill(VALUES, measure.name, keyed_values[measure.name], values, runner, work)
+            task = f"{measure.name}{part}"
+            self.fill(VALUES, task, keyed_values[measure.name], values, runner, work)
         return answers, values
 
     def answer(self, runner: Runner, chunk: Sequence[Question]) -> list[dict]:
@@ -162,6 +164,12 @@ def judged(
         values = measure.values(distinct)
     value_of = dict(zip(distinct, values, strict=True))
     return [value_of[answer] for answer in given]
+
+
+def shared_part(sets: Collection[str]) -> str:
+    """`, tune` for sets such as `harmful tune` and `harmless tune`, for the progress bar."""
+    parts = {name.partition(" ")[2] for name in sets}
+    return f", {parts.pop()}" if len(parts) == 1 and all(parts) else ""
 
 
 def halved(runner: Runner) -> Runner:
